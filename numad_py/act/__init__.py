@@ -1,0 +1,1 @@
+"""Plan -> Outcomes: affinity, mover, undo journal."""

@@ -1,0 +1,1 @@
+"""(Snapshot, Policy, DecisionState) -> findings -> Plan; pure."""

@@ -1,0 +1,1 @@
+"""The only room that opens /proc, /sys or cgroupfs, or makes a system call."""

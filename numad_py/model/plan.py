@@ -1,0 +1,164 @@
+"""Findings, decisions and the state that decisions are made from.
+
+A finding says what is wrong, a decision what is done about it and why, also where that is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from numad_py.model.snapshot import WorkerId
+
+
+class HomeSource(str, Enum):
+    """Where a worker's home nodes come from, in order of precedence."""
+
+    RULE = "rule"
+    PIN = "pin"
+    CPUSET = "cpuset"
+    DEVICE = "device"
+    PLANNER = "planner"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a worker belongs."""
+
+    nodes: frozenset[int]
+    source: HomeSource
+    why: str
+    """One sentence, for people."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What stands between a worker and its home, in numbers."""
+
+    worker: WorkerId
+    label: str
+    home: Home | None
+    """None where no home could be found; the decision's reason says why."""
+    movable_bytes: int
+    """Resident bytes that may be moved, less those that refused to earlier."""
+    remote_bytes: int
+    """Movable bytes that do not lie on the home nodes."""
+    immovable_bytes: int
+    """Resident bytes shared with others, under a user's mempolicy, or that refused earlier."""
+    locality: float | None
+    """1 - remote / movable; None where nothing is movable."""
+    run_locality: float | None
+    """Share of its CPU time that it spent on the home nodes; None where it did not run."""
+
+
+class Verdict(str, Enum):
+    """What is to happen to a worker in this cycle."""
+
+    ACT = "act"
+    """Bind threads, move memory, or both."""
+    REST = "rest"
+    """Nothing to do: it is home, or as good as."""
+    WAIT = "wait"
+    """Something to do, but not now."""
+    REFUSE = "refuse"
+    """Something to do that must not or cannot be done."""
+
+
+class Reason(str, Enum):
+    """Why a verdict was reached. Values are label values of metrics: keep them stable."""
+
+    REMOTE_MEMORY = "remote-memory"
+    """act: memory on other nodes than home."""
+    REMOTE_THREADS = "remote-threads"
+    """act: threads free to run away from home."""
+    HOME = "home"
+    """rest: all of it is where it belongs."""
+    BELOW_THRESHOLD = "below-threshold"
+    """rest: some of it is remote, less than the policy cares for."""
+    ONE_NODE = "one-node"
+    """rest: the machine has one node with memory; nothing to move."""
+    COOLDOWN = "cooldown"
+    """wait: acted on lately."""
+    MOVING = "moving"
+    """wait: a move is under way."""
+    PAUSED = "paused"
+    """wait: somebody said pause."""
+    UNREADABLE = "unreadable"
+    """wait: its memory could not be read; the problem is in the text."""
+    MEMPOLICY = "mempolicy"
+    """refuse: its user bound its memory."""
+    NO_ROOM = "no-room"
+    """refuse: the home nodes have no headroom for it."""
+    NO_HOME = "no-home"
+    """refuse: no node is allowed that has both CPUs and memory, or the rule names absent ones."""
+    IMMOVABLE = "immovable"
+    """refuse: what is remote refused to move earlier, or is shared."""
+
+
+@dataclass(frozen=True)
+class MemoryMove:
+    """Bytes to bring from one node to another."""
+
+    source: int
+    target: int
+    move_bytes: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done about one worker in one cycle, and why."""
+
+    id: str
+    """``cycle:label``; the same in log, journal and status."""
+    worker: WorkerId
+    label: str
+    rule: str
+    verdict: Verdict
+    reason: Reason
+    why: str
+    """One or two sentences with the numbers, for people."""
+    finding: Finding
+    bind_cpus: frozenset[int] | None = None
+    """CPUs to which each thread's mask is narrowed; None leaves affinity alone."""
+    moves: tuple[MemoryMove, ...] = ()
+
+    @property
+    def move_bytes(self) -> int:
+        """Bytes to be moved in all."""
+        return sum(move.move_bytes for move in self.moves)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every decision of a cycle, one for each worker, sorted by label."""
+
+    cycle: int
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """What is remembered of a worker between cycles."""
+
+    home: Home | None = None
+    acted_at_s: float | None = None
+    """When it was last acted on (time since boot); the cooldown counts from here."""
+    moving: bool = False
+    """Handed to the mover, outcome not known yet."""
+    refused: Mapping[int, int] = field(default_factory=dict)
+    """Bytes by node that would not move the last time (shared, pinned, busy)."""
+    attempts: int = 0
+    """Moves in a row that brought less than half of what was planned."""
+
+
+@dataclass(frozen=True)
+class DecisionState:
+    """All that deciding remembers; frozen, replaced after each cycle."""
+
+    workers: Mapping[WorkerId, WorkerMemory] = field(default_factory=dict)
+    paused: bool = False
+
+    def of(self, worker: WorkerId) -> WorkerMemory:
+        """Return what is remembered of a worker; empty for a new one."""
+        return self.workers.get(worker, WorkerMemory())

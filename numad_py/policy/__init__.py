@@ -1,0 +1,1 @@
+"""TOML files -> one frozen Policy."""

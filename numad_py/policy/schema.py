@@ -1,0 +1,166 @@
+"""The policy as frozen values. Defaults here are the defaults; the shipped file repeats them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Mode(str, Enum):
+    """How far the daemon goes."""
+
+    OBSERVE = "observe"
+    """Measure only."""
+    ADVISE = "advise"
+    """Also plan, and say what it would do."""
+    ACT = "act"
+    """Do it."""
+
+
+class OnStop(str, Enum):
+    """What becomes of the affinity masks when the daemon stops."""
+
+    RESTORE = "restore"
+    KEEP = "keep"
+
+
+class LogFormat(str, Enum):
+    """How log lines look; AUTO is console on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class Method(str, Enum):
+    """The system call that moves memory."""
+
+    MOVE_PAGES = "move_pages"
+    MIGRATE_PAGES = "migrate_pages"
+
+
+@dataclass(frozen=True)
+class DaemonPolicy:
+    """``[daemon]``."""
+
+    mode: Mode = Mode.ACT
+    interval_s: float = 5.0
+    """Key ``interval``: time from one cycle to the next."""
+    on_stop: OnStop = OnStop.RESTORE
+    state_dir: str = "/var/lib/numad-py"
+    runtime_dir: str = "/run/numad-py"
+
+
+@dataclass(frozen=True)
+class LogPolicy:
+    """``[log]``."""
+
+    level: str = "info"
+    """debug, info, warning or error."""
+    format: LogFormat = LogFormat.AUTO
+
+
+@dataclass(frozen=True)
+class MetricsPolicy:
+    """``[metrics]``."""
+
+    listen: str = "127.0.0.1:10465"
+    """``host:port``, ``[v6]:port``; empty: no exposition."""
+    max_workers: int = 128
+    """Workers with series of their own; the others are only counted."""
+
+
+@dataclass(frozen=True)
+class ScanPolicy:
+    """``[scan]``: what reading numa_maps may cost."""
+
+    interval_s: float = 15.0
+    """Key ``interval``: how old a worker's residency may become."""
+    cpu_share: float = 0.02
+    """Share of one CPU that reading numa_maps may take, over all workers."""
+
+
+@dataclass(frozen=True)
+class PlacementPolicy:
+    """``[placement]``: when a worker is touched at all."""
+
+    min_locality: float = 0.95
+    """Left alone at or above this share of movable bytes on the home nodes."""
+    min_remote_bytes: int = 32 * MIB
+    """Key ``min_remote``: left alone below so many remote bytes."""
+    headroom: float = 0.05
+    """Share of a node's memory that stays free."""
+    cooldown_s: float = 60.0
+    """Key ``cooldown``: pause after acting on a worker."""
+    reserved_cpus: frozenset[int] = frozenset()
+    """CPUs to which no worker is bound, ``"0-1"``."""
+
+
+@dataclass(frozen=True)
+class MigrationPolicy:
+    """``[migration]``: how memory is moved."""
+
+    method: Method = Method.MOVE_PAGES
+    chunk_bytes: int = 16 * MIB
+    """Key ``chunk``: bytes in one move_pages call; stopping waits for one chunk at most."""
+    rate_bytes_per_s: int | None = GIB
+    """Key ``rate``, ``"1GiB"`` a second; ``"unlimited"`` is None: no pauses."""
+    migrate_pages_limit_bytes: int = 256 * MIB
+    """Key ``migrate_pages_limit``: larger workers are moved by move_pages even where method says
+    migrate_pages, since that call can neither be paced nor stopped."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``[[rule]]`` or ``[[exclude]]``: all keys given must match, any pattern of a list will do."""
+
+    name: str
+    origin: str
+    """``file:line`` or ``built-in``."""
+    comm: tuple[re.Pattern[str], ...] = ()
+    """Regular expressions, searched for in the command name."""
+    exe: tuple[re.Pattern[str], ...] = ()
+    """Regular expressions, searched for in the path of the executable."""
+    cmdline: tuple[re.Pattern[str], ...] = ()
+    """Regular expressions, searched for in the arguments joined by blanks."""
+    user: tuple[str, ...] = ()
+    """User names or numeric ids."""
+    unit: tuple[str, ...] = ()
+    """Globs on the systemd unit, ``vllm@*.service``."""
+    cgroup: tuple[str, ...] = ()
+    """Globs on the cgroup path, ``/kubepods.slice/*``."""
+    container: tuple[str, ...] = ()
+    """Globs on the container id as it stands in the cgroup path; ``"*"``: any container."""
+    nodes: frozenset[int] | None = None
+    """Home nodes; None: pin, cpuset or planner decide. Rules only."""
+
+
+@dataclass(frozen=True)
+class DiscoveryPolicy:
+    """``[discovery]``."""
+
+    known_servers: bool = True
+    """Whether the rules for well-known inference servers apply after the file's own."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Everything that can be configured."""
+
+    daemon: DaemonPolicy = field(default_factory=DaemonPolicy)
+    log: LogPolicy = field(default_factory=LogPolicy)
+    metrics: MetricsPolicy = field(default_factory=MetricsPolicy)
+    discovery: DiscoveryPolicy = field(default_factory=DiscoveryPolicy)
+    scan: ScanPolicy = field(default_factory=ScanPolicy)
+    placement: PlacementPolicy = field(default_factory=PlacementPolicy)
+    migration: MigrationPolicy = field(default_factory=MigrationPolicy)
+    rules: tuple[Rule, ...] = ()
+    """First match wins; the built-in ones stand last."""
+    excludes: tuple[Rule, ...] = ()
+    """Win over every rule."""
+    sources: tuple[str, ...] = ()
+    """Files that were read, in order."""

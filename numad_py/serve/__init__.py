@@ -1,0 +1,1 @@
+"""What people and machines see: metrics, control socket, status, logs, sd_notify."""
