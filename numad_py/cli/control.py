@@ -1,0 +1,48 @@
+"""``pause``, ``resume`` and ``reload``: verbs that a running daemon carries out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, cast
+
+from numad_py.cli.common import Verbs, add_json, print_json
+from numad_py.errors import NumadError
+from numad_py.policy.load import load
+from numad_py.policy.schema import DaemonPolicy
+from numad_py.serve.control import call
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verbs of a running daemon."""
+    for verb, text in (
+        ("pause", "let no worker be touched until resume; stops within a chunk"),
+        ("resume", "go on after pause"),
+        ("reload", "read the policy again; a bad one is refused and the earlier one stands"),
+    ):
+        parser = verbs.add_parser(verb, help=text)
+        add_json(parser)
+        parser.set_defaults(call=ask, verb=verb)
+
+
+def socket_path() -> Path:
+    """Return where the daemon listens: the policy's runtime_dir, else the usual place."""
+    try:
+        runtime_dir = load(None).daemon.runtime_dir
+    except NumadError:
+        # A bad or absent policy must not keep anybody from reaching the daemon that runs.
+        runtime_dir = DaemonPolicy().runtime_dir
+    return Path(runtime_dir) / "control.sock"
+
+
+def ask(arguments: argparse.Namespace) -> int:
+    """Send the verb and print the answer."""
+    answer = cast("dict[str, Any]", call(socket_path(), arguments.verb))
+    if arguments.json:
+        print_json({"schema": 1, **answer})
+        return 0
+    if arguments.verb == "reload":
+        print("policy loaded: " + ", ".join(answer["files"]))
+    else:
+        print("paused" if answer["paused"] else "running")
+    return 0

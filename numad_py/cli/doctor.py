@@ -1,0 +1,147 @@
+"""``doctor``: whether this machine gives numad-py what it needs, and what works against it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
+from numad_py.cli.control import socket_path
+from numad_py.errors import NumadError, PolicyError
+from numad_py.kernel import rights
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.sysfs import SysFs
+from numad_py.model.cpulist import format_list
+from numad_py.model.topology import Topology
+from numad_py.policy.load import load
+from numad_py.serve.control import call
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    level: str
+    """ok, note, warn or fail."""
+    text: str
+    """What was found, and what to do where something is to be done."""
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add ``doctor``."""
+    parser = verbs.add_parser("doctor", help="topology, rights, kernel settings, conflicts")
+    add_config(parser)
+    add_roots(parser)
+    add_json(parser)
+    parser.set_defaults(call=doctor)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Print every check; exit code 1 where one fails."""
+    procfs = ProcFs(arguments.procfs, f"{arguments.sysfs}/fs/cgroup")
+    topology = SysFs(arguments.sysfs).topology()
+    checks = [
+        *_topology(topology),
+        *_rights(),
+        *_policy(arguments.config),
+        *_kernel(procfs),
+        *_others(procfs),
+        *_daemon(),
+    ]
+    if arguments.json:
+        print_json({"schema": 1, "checks": [asdict(check) for check in checks]})
+    else:
+        for check in checks:
+            print(f"{check.level:<5} {check.name:<16} {check.text}")
+    return 1 if any(check.level == "fail" for check in checks) else 0
+
+
+def _topology(topology: Topology) -> Iterator[Check]:
+    nodes = ", ".join(
+        f"node {n.id}: CPUs {format_list(n.cpus) or 'none'}, {n.memory_bytes >> 20} MiB"
+        for n in topology.nodes
+    )
+    with_memory = [n for n in topology.nodes if n.has_memory]
+    if len(with_memory) > 1:
+        yield Check("nodes", "ok", nodes)
+    else:
+        yield Check(
+            "nodes", "note", f"{nodes}; one node: there is nothing to move, only to measure"
+        )
+    unknown = [d.address for d in topology.devices if d.node is None]
+    if unknown and len(with_memory) > 1:
+        yield Check("devices", "note", f"node unknown (firmware says none): {', '.join(unknown)}")
+
+
+def _rights() -> Iterator[Check]:
+    have = rights.effective_capabilities()
+    for name, use in (
+        ("CAP_SYS_PTRACE", "read numa_maps and move pages of other users' processes"),
+        ("CAP_SYS_NICE", "set affinity of other users' threads"),
+    ):
+        if name in have:
+            yield Check("rights", "ok", f"{name}: can {use}")
+        else:
+            yield Check(
+                "rights",
+                "warn",
+                f"{name} is missing here: cannot {use}; the shipped unit has it, or run as root",
+            )
+
+
+def _policy(config: str | None) -> Iterator[Check]:
+    try:
+        policy = load(config, privileged=privileged())
+    except PolicyError as error:
+        for problem in error.problems:
+            yield Check("policy", "fail", problem)
+        return
+    yield Check("policy", "ok", f"{', '.join(policy.sources)}: mode {policy.daemon.mode.value}")
+
+
+def _kernel(procfs: ProcFs) -> Iterator[Check]:
+    balancing = procfs.sysctl_int("kernel/numa_balancing")
+    if balancing is None:
+        yield Check("numa_balancing", "note", "this kernel has no automatic NUMA balancing")
+    elif balancing & 1:
+        yield Check(
+            "numa_balancing",
+            "warn",
+            "AutoNUMA is on: it stalls threads while it samples, and moves pages on its own; "
+            "numad-py binds threads first, so the two agree in the end. "
+            "To switch it off: sysctl kernel.numa_balancing=0",
+        )
+    else:
+        yield Check("numa_balancing", "ok", "AutoNUMA is off")
+    reclaim = procfs.sysctl_int("vm/zone_reclaim_mode")
+    if reclaim:
+        yield Check(
+            "zone_reclaim",
+            "warn",
+            f"vm.zone_reclaim_mode is {reclaim}: a full node reclaims before it borrows; "
+            "inference servers usually want 0",
+        )
+
+
+def _others(procfs: ProcFs) -> Iterator[Check]:
+    others = {"numad": "it moves the same processes", "irqbalance": "it moves interrupts, no harm"}
+    for pid in procfs.pids():
+        try:
+            comm = procfs.stat(pid).comm
+        except NumadError:
+            continue
+        if comm in others:
+            level = "fail" if comm == "numad" else "note"
+            advice = ": systemctl disable --now numad" if comm == "numad" else ""
+            yield Check("others", level, f"{comm} runs (pid {pid}); {others[comm]}{advice}")
+
+
+def _daemon() -> Iterator[Check]:
+    try:
+        call(socket_path(), "status")
+    except NumadError as error:
+        yield Check("daemon", "note", str(error))
+    else:
+        yield Check("daemon", "ok", "it runs and answers")

@@ -1,0 +1,102 @@
+"""``status`` and ``plan``: what the daemon sees, or what a look of our own sees."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from numad_py.cli.common import (
+    Verbs,
+    add_config,
+    add_json,
+    add_roots,
+    is_live,
+    observer_for,
+    policy_for_look,
+    print_json,
+)
+from numad_py.cli.control import socket_path
+from numad_py.decide.decisions import decide
+from numad_py.errors import RightsError
+from numad_py.model.plan import DecisionState
+from numad_py.policy.schema import Policy
+from numad_py.serve.control import NotRunning, call
+from numad_py.serve.report import CycleReport
+from numad_py.serve.status import plan_document, render_plan, render_status, status_document
+
+Document = Mapping[str, Any]
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add ``status`` and ``plan``."""
+    _add(verbs, "status", "nodes, workers, where their memory lies and why", status)
+    _add(verbs, "plan", "what would be done now, and why", plan)
+
+
+def _add(verbs: Verbs, verb: str, text: str, function: Callable[[argparse.Namespace], int]) -> None:
+    parser = verbs.add_parser(verb, help=text)
+    parser.add_argument(
+        "--direct", action="store_true", help="look at the machine, do not ask the daemon"
+    )
+    add_config(parser)
+    add_roots(parser)
+    add_json(parser)
+    parser.set_defaults(call=function)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print nodes and workers."""
+    return _show(
+        arguments, "status", lambda report: status_document(report, source="direct"), render_status
+    )
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print the decisions."""
+    return _show(
+        arguments, "plan", lambda report: plan_document(report.plan, report.mode), render_plan
+    )
+
+
+def _show(
+    arguments: argparse.Namespace,
+    verb: str,
+    document_of: Callable[[CycleReport], Document],
+    render: Callable[[Document], str],
+) -> int:
+    document = _from_daemon(arguments, verb)
+    if document is None:
+        report = look(arguments, policy_for_look(arguments.config))
+        document = document_of(report)
+        _refuse_if_blind(report)
+    if arguments.json:
+        print_json(document)
+    else:
+        print(render(document))
+    return 0
+
+
+def _from_daemon(arguments: argparse.Namespace, verb: str) -> Document | None:
+    """Return the daemon's document; None where a look of our own is asked for or needed."""
+    if arguments.direct or arguments.config is not None or not is_live(arguments):
+        return None
+    try:
+        return cast("Document", call(socket_path(), verb))
+    except (NotRunning, RightsError):
+        return None
+
+
+def look(arguments: argparse.Namespace, policy: Policy) -> CycleReport:
+    """Look once and decide, as a first cycle would; nothing is remembered or changed."""
+    snapshot = observer_for(arguments, policy).observe()
+    decided, _ = decide(snapshot, policy, DecisionState())
+    return CycleReport.of_one_look(snapshot, decided, policy)
+
+
+def _refuse_if_blind(report: CycleReport) -> None:
+    """Raise where there are workers and no right to see any of them."""
+    workers = report.snapshot.workers
+    problems = [w.problem for w in workers if w.residency is None and w.problem]
+    if workers and len(problems) == len(workers) and all("CAP_" in p for p in problems):
+        raise RightsError(problems[0])

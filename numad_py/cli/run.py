@@ -1,0 +1,88 @@
+"""``numad-py run``: the daemon itself, or one cycle of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
+from numad_py.compose import build_daemon, serving, with_mode
+from numad_py.daemon import Daemon
+from numad_py.kernel import rights
+from numad_py.model.plan import Verdict
+from numad_py.policy.load import load
+from numad_py.policy.schema import Mode, Policy
+from numad_py.serve import logs
+from numad_py.serve.status import plan_document, render_plan, render_status, status_document
+
+ONCE_LIMIT_S = 3600.0
+"""A single run ends by then even if the mover does not."""
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add ``run``."""
+    parser = verbs.add_parser("run", help="watch the workers and bring them home")
+    parser.add_argument("--once", action="store_true", help="one cycle, then end; masks are kept")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="decide and say so, but touch nothing"
+    )
+    parser.add_argument(
+        "--mode", choices=[m.value for m in Mode], help="instead of the policy's daemon.mode"
+    )
+    add_config(parser)
+    add_roots(parser)
+    add_json(parser)
+    parser.set_defaults(call=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until stopped, or once."""
+    mode = Mode(arguments.mode) if arguments.mode else None
+    policy = with_mode(load(arguments.config, privileged=privileged()), mode)
+    dry = arguments.dry_run or policy.daemon.mode is not Mode.ACT
+    logs.configure(policy.log.level, policy.log.format)
+    if not (arguments.once and dry):
+        rights.require(needed(policy, dry=dry))
+    daemon = build_daemon(
+        policy,
+        config=arguments.config,
+        mode=mode,
+        dry=dry,
+        procfs_root=arguments.procfs,
+        sysfs_root=arguments.sysfs,
+        privileged=privileged(),
+    )
+    if arguments.once:
+        return once(daemon, dry=dry, as_json=arguments.json)
+    with serving(daemon):
+        daemon.run()
+    return 0
+
+
+def needed(policy: Policy, *, dry: bool) -> tuple[str, ...]:
+    """Return the capabilities that this way of running cannot do without."""
+    if dry or policy.daemon.mode is not Mode.ACT:
+        return ("CAP_SYS_PTRACE",)
+    return ("CAP_SYS_PTRACE", "CAP_SYS_NICE")
+
+
+def once(daemon: Daemon, *, dry: bool, as_json: bool) -> int:
+    """Run one cycle, wait for what it began, look again, and print both."""
+    first = daemon.cycle()
+    acting = any(d.verdict is Verdict.ACT for d in first.plan.decisions)
+    last = first
+    if acting and not dry:
+        limit = time.monotonic() + ONCE_LIMIT_S
+        while daemon.actuator.busy() and time.monotonic() < limit:
+            time.sleep(0.05)
+        last = daemon.cycle()
+        daemon.actuator.stop(0)
+    plan = plan_document(first.plan, first.mode)
+    status = status_document(last, source="direct")
+    if as_json:
+        print_json({"schema": 1, "plan": plan, "status": status})
+    else:
+        print(render_plan(plan))
+        print()
+        print(render_status(status))
+    return 0

@@ -1,0 +1,59 @@
+"""``restore``: give back the affinity masks that numad-py has narrowed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, cast
+
+from numad_py.act.affinity import restore_all
+from numad_py.act.journal import Journal
+from numad_py.cli.common import Verbs, add_config, add_json, policy_for_look, print_json
+from numad_py.cli.control import socket_path
+from numad_py.kernel import rights
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.syscalls import Syscalls
+from numad_py.serve.control import NotRunning, call
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add ``restore``."""
+    parser = verbs.add_parser(
+        "restore",
+        help="give every affinity mask back",
+        description="Give every thread the affinity mask back that it had before numad-py narrowed "
+        "it. A running daemon does it and pauses; without one the journal is used.",
+    )
+    add_config(parser)
+    add_json(parser)
+    parser.set_defaults(call=restore)
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Ask the daemon, or do it from the journal where none runs."""
+    try:
+        answer = cast("dict[str, Any]", call(socket_path(), "restore"))
+        workers, by = int(answer["restored"]), "daemon"
+    except NotRunning:
+        workers, by = _from_journal(arguments.config), "journal"
+    if arguments.json:
+        print_json({"schema": 1, "restored": workers, "by": by})
+    elif by == "daemon":
+        print(
+            f"{workers} workers given back their affinity; the daemon is paused (numad-py resume)"
+        )
+    else:
+        print(f"{workers} workers given back their affinity")
+    return 0
+
+
+def _from_journal(config: str | None) -> int:
+    policy = policy_for_look(config)
+    procfs = ProcFs()
+    journal = Journal(Path(policy.daemon.state_dir), procfs.boot_id() or "unknown")
+    try:
+        if journal.entries():
+            rights.require(("CAP_SYS_NICE",))
+        return restore_all(journal, procfs, Syscalls())
+    finally:
+        journal.close()

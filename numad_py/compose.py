@@ -1,0 +1,131 @@
+"""Builds the rooms of a daemon from a policy, starts what runs beside the cycle, and ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from numad_py.act.actuator import Actuator, DryActuator, RealActuator
+from numad_py.act.journal import Journal
+from numad_py.daemon import Daemon, Event, Wake
+from numad_py.errors import NumadError
+from numad_py.kernel.cgroupfs import CgroupFs
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.syscalls import Syscalls
+from numad_py.kernel.sysfs import SysFs
+from numad_py.kernel.udev import TopologyEvents
+from numad_py.observe.observer import Observer
+from numad_py.policy.load import load
+from numad_py.policy.schema import Mode, Policy
+from numad_py.serve.control import ControlServer
+from numad_py.serve.http import MetricsServer
+from numad_py.serve.metrics import make_registry, render
+from numad_py.serve.notify import Notifier
+
+log = structlog.get_logger(__name__)
+
+
+def build_actuator(
+    policy: Policy, procfs: ProcFs, sysfs: SysFs, mailbox: queue.SimpleQueue[Event], *, dry: bool
+) -> Actuator:
+    """Return the doer: the real one in mode ``act``, one that touches nothing otherwise.
+
+    Raises:
+        NumadError: when the journal cannot be kept; without it nothing may be changed.
+    """
+    if dry or policy.daemon.mode is not Mode.ACT:
+        return DryActuator(procfs.uptime_s)
+    journal = Journal(Path(policy.daemon.state_dir), procfs.boot_id() or "unknown")
+    return RealActuator(
+        policy,
+        procfs,
+        sysfs,
+        Syscalls(),
+        journal,
+        on_outcome=lambda: mailbox.put(Wake("a move has ended")),
+    )
+
+
+def build_daemon(
+    policy: Policy,
+    *,
+    config: str | None,
+    mode: Mode | None = None,
+    dry: bool,
+    procfs_root: str,
+    sysfs_root: str,
+    privileged: bool,
+) -> Daemon:
+    """Return a daemon over these roots; ``mode`` overrides the policy's, also after a reload."""
+    procfs = ProcFs(procfs_root, f"{sysfs_root}/fs/cgroup")
+    sysfs = SysFs(sysfs_root)
+    mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    actuator = build_actuator(policy, procfs, sysfs, mailbox, dry=dry)
+    observer = Observer(procfs, sysfs, CgroupFs(f"{sysfs_root}/fs/cgroup"), policy, actuator.ours)
+    return Daemon(
+        policy,
+        observer,
+        actuator,
+        load_policy=lambda: with_mode(load(config, privileged=privileged), mode),
+        notifier=Notifier.from_environ(),
+        mailbox=mailbox,
+    )
+
+
+def with_mode(policy: Policy, mode: Mode | None) -> Policy:
+    """Return the policy with another mode, where one is given."""
+    if mode is None:
+        return policy
+    from dataclasses import replace  # noqa: PLC0415 - keeps the name beside its one use
+
+    return replace(policy, daemon=replace(policy.daemon, mode=mode))
+
+
+@contextlib.contextmanager
+def serving(daemon: Daemon) -> Iterator[None]:
+    """Run what stands beside the cycle: signals, control socket, metrics, topology events.
+
+    A control socket that cannot be made (no right to the directory, when somebody tries the daemon
+    by hand) is said and done without; a metrics port that is taken is an error, since a scrape
+    would reach somebody else.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, daemon.on_signal)
+    with contextlib.ExitStack() as stack:
+        control = ControlServer(
+            Path(daemon.policy.daemon.runtime_dir) / "control.sock", daemon.handle
+        )
+        try:
+            control.start()
+        except OSError as error:
+            log.warning(
+                "no control socket: status, pause and reload cannot reach this daemon",
+                path=str(control.path),
+                error=str(error),
+            )
+        else:
+            stack.callback(control.stop)
+        if daemon.policy.metrics.listen:
+            registry = make_registry(
+                lambda: (daemon.report, daemon.totals), daemon.policy.metrics.max_workers
+            )
+            metrics = MetricsServer(
+                daemon.policy.metrics.listen,
+                lambda accept: render(registry, accept),
+                daemon.healthy,
+            )
+            metrics.start()
+            stack.callback(metrics.stop)
+        events = TopologyEvents(lambda why: daemon.mailbox.put(Wake(why, topology=True)))
+        try:
+            events.start()
+        except (OSError, NumadError, ImportError) as error:
+            log.warning("no device events: hotplug shows after a restart only", error=str(error))
+        else:
+            stack.callback(events.stop)
+        yield

@@ -1,0 +1,311 @@
+"""The cycle: observe, decide, act, remember, publish. ``compose`` builds the rooms for it."""
+
+from __future__ import annotations
+
+import queue
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, replace
+from types import FrameType
+
+import structlog
+
+from numad_py.act.actuator import Actuator
+from numad_py.decide.decisions import decide
+from numad_py.decide.remember import remember
+from numad_py.errors import NumadError, PolicyError, UsageError
+from numad_py.kernel import clock
+from numad_py.model.outcome import Outcome
+from numad_py.model.plan import DecisionState, Plan, Verdict
+from numad_py.model.snapshot import Snapshot
+from numad_py.observe.observer import Observer
+from numad_py.policy.schema import Mode, OnStop, Policy
+from numad_py.serve.logs import Voice
+from numad_py.serve.notify import Notifier
+from numad_py.serve.report import CycleReport, Totals
+from numad_py.serve.status import plan_document, status_document
+
+log = structlog.get_logger(__name__)
+
+ANSWER_WITHIN_S = 10.0
+"""How long a client of the control socket waits for the main loop."""
+STOP_WITHIN_S = 1.5
+"""The mover is given this long to finish its chunk; systemctl stop is to take 2 s at most."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Somebody wants the daemon to end."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Something happened that is worth a cycle now."""
+
+    why: str
+    topology: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb from the control socket, and where its answer goes."""
+
+    verb: str
+    arguments: Mapping[str, object]
+    answer: Future[object]
+
+
+Event = Stop | Wake | Command
+
+
+class Daemon:
+    """Runs cycles until it is told to stop.
+
+    Everything that happens between two cycles arrives as an event in one mailbox, so that policy,
+    state and plan are touched by one thread only. What other threads read is the last report,
+    which is frozen.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        observer: Observer,
+        actuator: Actuator,
+        *,
+        load_policy: Callable[[], Policy],
+        notifier: Notifier,
+        mailbox: queue.SimpleQueue[Event],
+    ) -> None:
+        """Take the rooms; ``load_policy`` reads the files again and raises PolicyError."""
+        self.policy = policy
+        self.observer = observer
+        self.actuator = actuator
+        self.mailbox = mailbox
+        self.totals = Totals()
+        self.report: CycleReport | None = None
+        self._load_policy = load_policy
+        self._notifier = notifier
+        self._voice = Voice()
+        self._state = DecisionState()
+        self._policy_error: str | None = None
+        self._policy_loaded_at = clock.unix_s()
+        self._stopping = False
+        self._last_outcomes: tuple[Outcome, ...] = ()
+
+    # The cycle
+
+    def run(self) -> None:
+        """Cycle until stopped; then give masks back as the policy says."""
+        self.cycle()
+        self._notifier.ready()
+        due = clock.monotonic_s() + self.policy.daemon.interval_s
+        while not self._stopping:
+            if self._wait(due) or clock.monotonic_s() >= due:
+                if self._stopping:
+                    break
+                self.cycle()
+                due = clock.monotonic_s() + self.policy.daemon.interval_s
+        self.stop()
+
+    def cycle(self) -> CycleReport:
+        """Observe, decide, act, remember, publish."""
+        began_s, began_cpu_s = clock.monotonic_s(), clock.process_cpu_s()
+        scans, scan_s = self.observer.scanner.scans, self.observer.scanner.scan_s
+        outcomes = self._take_outcomes()
+        snapshot = self.observer.observe()
+        state = remember(self._state, outcomes, snapshot.at_s)
+        plan, self._state = decide(snapshot, self.policy, state)
+        for decision in plan.decisions:
+            if decision.verdict is Verdict.ACT:
+                self.actuator.submit(decision)
+        duration_s = clock.monotonic_s() - began_s
+        cpu_s = clock.process_cpu_s() - began_cpu_s
+        self.totals = self.totals.add(
+            plan=plan,
+            outcomes=outcomes,
+            cycle_s=duration_s,
+            cycle_cpu_s=cpu_s,
+            scans=self.observer.scanner.scans - scans,
+            scan_s=self.observer.scanner.scan_s - scan_s,
+        )
+        return self._publish(snapshot, plan, outcomes, duration_s, cpu_s)
+
+    def _take_outcomes(self) -> tuple[Outcome, ...]:
+        outcomes = self.actuator.outcomes()
+        for outcome in outcomes:
+            if outcome.after is not None:
+                self.observer.accept(outcome.decision.worker, outcome.after)
+        return outcomes
+
+    def _publish(
+        self,
+        snapshot: Snapshot,
+        plan: Plan,
+        outcomes: tuple[Outcome, ...],
+        duration_s: float,
+        cpu_s: float,
+    ) -> CycleReport:
+        self._last_outcomes = outcomes or self._last_outcomes
+        self.report = CycleReport(
+            snapshot=snapshot,
+            plan=plan,
+            outcomes=self._last_outcomes,
+            mode=self.policy.daemon.mode.value,
+            paused=self._state.paused,
+            policy_sources=self.policy.sources,
+            policy_error=self._policy_error,
+            policy_loaded_at=self._policy_loaded_at,
+            cycle_duration_s=duration_s,
+            cycle_cpu_s=cpu_s,
+            interval_s=self.policy.daemon.interval_s,
+            progress=self.actuator.progress(),
+            last_cycle_at=clock.unix_s(),
+        )
+        if self.policy.daemon.mode is not Mode.OBSERVE:
+            self._voice.say(plan, outcomes)
+        self._notifier.watchdog()
+        self._notifier.status(self._summary(snapshot, plan))
+        return self.report
+
+    def _summary(self, snapshot: Snapshot, plan: Plan) -> str:
+        """Return the line that ``systemctl status`` shows."""
+        with_memory = sum(1 for node in snapshot.topology.nodes if node.has_memory)
+        workers = len(snapshot.workers)
+        if with_memory < 2:  # noqa: PLR2004 - it takes two to move anything
+            return f"one node: nothing to move; measuring {workers} workers"
+        home = sum(1 for d in plan.decisions if d.verdict is Verdict.REST)
+        words = [f"{home} of {workers} workers at home", f"{self.actuator.busy()} moving"]
+        if self._state.paused:
+            words.insert(0, "paused")
+        if self._policy_error:
+            words.append("policy file rejected, the earlier one stands")
+        return f"{self.policy.daemon.mode.value}: {', '.join(words)}"
+
+    # Between two cycles
+
+    def _wait(self, due_s: float) -> bool:
+        """Handle events until the next cycle is due; say whether one is wanted now.
+
+        The watchdog is fed here too, since an interval may be longer than its limit: that this
+        loop turns is what it is to hold.
+        """
+        while (left_s := due_s - clock.monotonic_s()) > 0:
+            slice_s = left_s
+            if self._notifier.watchdog_s is not None:
+                slice_s = min(left_s, self._notifier.watchdog_s / 3)
+            try:
+                event = self.mailbox.get(timeout=slice_s)
+            except queue.Empty:
+                self._notifier.watchdog()
+                continue
+            if self._handle(event):
+                return True
+        return False
+
+    def _handle(self, event: Event) -> bool:
+        """Do what an event asks for; return whether a cycle is wanted now."""
+        if isinstance(event, Stop):
+            log.info("stopping", why=event.why)
+            self._stopping = True
+            return True
+        if isinstance(event, Wake):
+            if event.topology:
+                log.info("topology changed, reading it again", why=event.why)
+                self.observer.topology_changed()
+            return True
+        try:
+            event.answer.set_result(self._command(event.verb, event.arguments))
+        except NumadError as error:
+            event.answer.set_exception(error)
+        return event.verb in {"pause", "resume", "reload", "restore"}
+
+    def _command(self, verb: str, _arguments: Mapping[str, object]) -> object:
+        if verb == "pause":
+            self._pause()
+            return {"paused": True}
+        if verb == "resume":
+            self._state = replace(self._state, paused=False)
+            self.actuator.resume()
+            log.info("resumed")
+            return {"paused": False}
+        if verb == "reload":
+            return self.reload()
+        if verb == "restore":
+            self._pause()
+            given_back = self.actuator.restore_all()
+            log.info("affinity given back", workers=given_back)
+            return {"paused": True, "restored": given_back}
+        msg = f"{verb!r} is not a verb of the control socket"
+        raise UsageError(msg)
+
+    def _pause(self) -> None:
+        self._state = replace(self._state, paused=True)
+        self.actuator.pause()
+        log.info("paused")
+
+    def reload(self) -> object:
+        """Read the policy again; a bad one changes nothing and is answered with its problems."""
+        try:
+            policy = self._load_policy()
+        except PolicyError as error:
+            self._policy_error = str(error)
+            self.totals = replace(self.totals, reload_failures=self.totals.reload_failures + 1)
+            log.error("policy rejected, the earlier one stands", problems=list(error.problems))
+            raise
+        self.policy = policy
+        self._policy_error = None
+        self._policy_loaded_at = clock.unix_s()
+        self.observer.use(policy)
+        self.actuator.use(policy)
+        log.info("policy loaded", files=list(policy.sources))
+        return {"files": list(policy.sources)}
+
+    # What other threads call
+
+    def handle(self, verb: str, arguments: Mapping[str, object]) -> object:
+        """Answer the control socket; runs on its thread."""
+        report = self.report
+        if verb in {"status", "plan"}:
+            if report is None:
+                msg = "the first cycle has not ended yet; ask again in a moment"
+                raise NumadError(msg)
+            if verb == "status":
+                return status_document(report, source="daemon")
+            return plan_document(report.plan, report.mode)
+        answer: Future[object] = Future()
+        self.mailbox.put(Command(verb, arguments, answer))
+        try:
+            return answer.result(timeout=ANSWER_WITHIN_S)
+        except FutureTimeoutError:
+            msg = f"the daemon did not get to {verb!r} within {ANSWER_WITHIN_S:.0f} s; try again"
+            raise NumadError(msg) from None
+
+    def healthy(self) -> bool:
+        """Say whether cycles go on: the last one is not older than three intervals and a margin."""
+        report = self.report
+        if report is None:
+            return False
+        return clock.unix_s() - report.last_cycle_at < 3 * report.interval_s + 10
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Put a signal into the mailbox; SimpleQueue.put may be called from a handler."""
+        if number == signal.SIGHUP:
+            self.mailbox.put(Command("reload", {}, Future()))
+            return
+        self.mailbox.put(Stop(signal.Signals(number).name))
+
+    # The end
+
+    def stop(self) -> None:
+        """End the mover within a chunk and give masks back where the policy says so."""
+        self._notifier.stopping()
+        self.actuator.stop(STOP_WITHIN_S)
+        if self.policy.daemon.on_stop is OnStop.RESTORE:
+            given_back = self.actuator.restore_all()
+            log.info("stopped, affinity given back", workers=given_back)
+        else:
+            log.info("stopped, affinity kept; numad-py restore gives it back")

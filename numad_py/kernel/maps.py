@@ -1,0 +1,18 @@
+"""/proc/PID/maps: where areas end, which numa_maps leaves out."""
+
+from __future__ import annotations
+
+
+def parse_maps(text: str) -> dict[int, int]:
+    """Return the end address by start address; lines of another form are left out."""
+    ends: dict[int, int] = {}
+    for line in text.splitlines():
+        first, dash, rest = line.partition("-")
+        last = rest.partition(" ")[0]
+        if not dash:
+            continue
+        try:
+            ends[int(first, 16)] = int(last, 16)
+        except ValueError:
+            continue
+    return ends

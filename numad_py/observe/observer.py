@@ -1,0 +1,116 @@
+"""One look at the whole machine: kernel readings into a Snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from numad_py.errors import Malformed, RightsError, Vanished
+from numad_py.kernel.cgroupfs import CgroupFs
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.sysfs import SysFs
+from numad_py.model.snapshot import Residency, Snapshot, Worker, WorkerId
+from numad_py.model.topology import Topology
+from numad_py.observe.discovery import Discovery, Found
+from numad_py.observe.rates import Ticks, demand_cpus, run_share, spent, ticks_of
+from numad_py.observe.scan import Scanner
+from numad_py.policy.schema import Policy
+
+Ours = Callable[[WorkerId], Mapping[int, frozenset[int]]]
+"""Masks that numad-py has set on a worker's threads, by thread id."""
+
+
+def nothing_ours(_worker: WorkerId) -> Mapping[int, frozenset[int]]:
+    """Say that no mask is ours: what a look without a journal assumes."""
+    return {}
+
+
+class Observer:
+    """Looks again and again; remembers just what rates and labels need."""
+
+    def __init__(
+        self,
+        procfs: ProcFs,
+        sysfs: SysFs,
+        cgroupfs: CgroupFs,
+        policy: Policy,
+        ours: Ours = nothing_ours,
+    ) -> None:
+        """Look at these roots; ``ours`` tells our masks from the user's pins."""
+        self._procfs = procfs
+        self._sysfs = sysfs
+        self._cgroupfs = cgroupfs
+        self._ours = ours
+        self._discovery = Discovery(procfs, policy)
+        self.scanner = Scanner(procfs, policy.scan)
+        self._topology: Topology | None = None
+        self._before: dict[WorkerId, tuple[float, Ticks]] = {}
+        self._cycle = 0
+
+    def use(self, policy: Policy) -> None:
+        """Go on by another policy."""
+        self._discovery.use(policy)
+        self.scanner.use(policy.scan)
+
+    def topology_changed(self) -> None:
+        """Read the topology anew at the next look."""
+        self._topology = None
+
+    def accept(self, worker: WorkerId, residency: Residency) -> None:
+        """Take over a measurement made after a move."""
+        self.scanner.accept(worker, residency)
+
+    def observe(self) -> Snapshot:
+        """Return what the machine looks like now.
+
+        A worker that ends while it is read is left out; one that cannot be read stays, with its
+        ``problem``.
+        """
+        self._cycle += 1
+        now_s = self._procfs.uptime_s()
+        if self._topology is None:
+            self._topology = self._sysfs.topology()
+        found, unmatched = self._discovery.look(now_s)
+        workers = [w for f in found if (w := self._worker(f, self._topology, now_s)) is not None]
+        alive = frozenset(w.id for w in workers)
+        self._before = {k: v for k, v in self._before.items() if k in alive}
+        self.scanner.forget_except(alive)
+        return Snapshot(
+            cycle=self._cycle,
+            at_s=now_s,
+            topology=self._topology,
+            node_states=self._sysfs.node_states(),
+            workers=tuple(workers),
+            unmatched=unmatched,
+            vanished=self._procfs.vanished,
+            malformed=self._procfs.malformed,
+        )
+
+    def _worker(self, found: Found, topology: Topology, now_s: float) -> Worker | None:
+        pid = found.id.pid
+        try:
+            threads = self._procfs.threads(pid)
+            mems_allowed = self._procfs.mems_allowed(pid)
+        except (Vanished, Malformed, RightsError):
+            return None
+        reading = self.scanner.reading(found.id, now_s)
+        age_s = now_s - found.id.start_ticks / self._procfs.clock_ticks
+        since_s, before = self._before.get(found.id, (now_s - age_s, {}))
+        ticks = spent(before, threads)
+        self._before[found.id] = (now_s, ticks_of(threads))
+        return Worker(
+            id=found.id,
+            label=found.label,
+            rule=found.rule,
+            comm=found.comm,
+            user=found.user,
+            cgroup=found.cgroup,
+            threads=threads,
+            cpuset_cpus=self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None,
+            mems_allowed=mems_allowed,
+            residency=reading.residency,
+            run_share=run_share(ticks, threads, topology),
+            demand_cpus=demand_cpus(ticks, now_s - since_s, self._procfs.clock_ticks),
+            age_s=age_s,
+            problem=reading.problem,
+            ours=self._ours(found.id),
+        )

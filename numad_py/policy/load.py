@@ -1,0 +1,223 @@
+"""TOML files -> one frozen Policy, or every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from numad_py.errors import PolicyError
+from numad_py.policy.keys import ARRAYS, MATCH_KEYS, TABLES, Key
+from numad_py.policy.lines import line_of, line_of_syntax_error
+from numad_py.policy.schema import Policy, Rule
+
+DEFAULT_PATH = "/etc/numad-py/numad-py.toml"
+BUILT_IN = Path(__file__).with_name("known_servers.toml")
+_LARGEST = 1 << 20
+"""No policy is larger; /dev/zero is."""
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    text: str
+    data: Mapping[str, Any]
+
+
+def defaults() -> Policy:
+    """Return the policy of a machine on which nothing is configured."""
+    return _with_known_servers(Policy(sources=("built-in",)))
+
+
+def load(path: str | os.PathLike[str] | None = None, *, privileged: bool = False) -> Policy:
+    """Return the policy of a file and of the ``conf.d/*.toml`` beside it, by name.
+
+    Tables are merged key by key, later files win. Rules of later files stand before those of
+    earlier ones, since the first rule that matches wins.
+
+    Args:
+        path: the main file; DEFAULT_PATH where None.
+        privileged: refuse files that others than their owner can write: with our rights they
+            could have any process of the machine moved about.
+
+    Raises:
+        PolicyError: with all problems, each ``file:line: key: what is wrong``.
+    """
+    main = Path(path if path is not None else DEFAULT_PATH)
+    problems: list[str] = []
+    files = [
+        file
+        for candidate in (main, *_drop_ins(main))
+        if (file := _read(candidate, problems, privileged=privileged)) is not None
+    ]
+    policy = Policy(sources=tuple(str(file.path) for file in files))
+    for file in files:
+        policy = _apply(policy, file, problems)
+    names = [rule.name for rule in (*policy.rules, *policy.excludes)]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        origins = [r.origin for r in (*policy.rules, *policy.excludes) if r.name == name]
+        problems.append(f"{origins[-1]}: name: {name!r} is taken by {origins[0]}")
+    if problems:
+        raise PolicyError(problems)
+    return _with_known_servers(policy)
+
+
+def _drop_ins(main: Path) -> Iterable[Path]:
+    """Return the drop-ins; a link to /dev/null switches one off, as in systemd."""
+    for path in sorted((main.parent / "conf.d").glob("*.toml"), key=lambda p: p.name):
+        if path.resolve() != Path(os.devnull):
+            yield path
+
+
+def _read(path: Path, problems: list[str], *, privileged: bool) -> _File | None:
+    """Return a parsed file, or None with the problem noted."""
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                problems.append(f"{path}: not a file")
+                return None
+            if privileged and (problem := _others_can_write(os.fstat(file.fileno()))):
+                problems.append(f"{path}: {problem}")
+                return None
+            raw = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        problems.append(
+            f"{path}: no such file; copy config/numad-py.toml of the distribution there, "
+            "or name another with --config"
+        )
+        return None
+    except IsADirectoryError:
+        problems.append(f"{path}: a directory, not a policy file")
+        return None
+    except OSError as error:
+        problems.append(
+            f"{path}: cannot be read: {error.strerror}; make it readable to the service"
+        )
+        return None
+    return _parse(path, raw, problems)
+
+
+def _parse(path: Path, raw: bytes, problems: list[str]) -> _File | None:
+    if len(raw) > _LARGEST:
+        problems.append(f"{path}: larger than 1 MiB: not a policy file")
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        problems.append(f"{path}:{line}: not UTF-8 text")
+        return None
+    if not text.strip():
+        problems.append(
+            f"{path}:1: the file is empty, as an interrupted write leaves it; restore it, "
+            "or put a comment into it to say that every default is meant"
+        )
+        return None
+    try:
+        return _File(path, text, tomli.loads(text))
+    except tomli.TOMLDecodeError as error:
+        problems.append(f"{path}:{line_of_syntax_error(error)}: not TOML: {error}")
+        return None
+
+
+def _others_can_write(status: os.stat_result) -> str | None:
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "group or others can write it, and so steer a privileged daemon; chmod go-w"
+    if status.st_uid not in {0, os.geteuid()}:
+        return f"owned by uid {status.st_uid}, who could steer a privileged daemon; chown root"
+    return None
+
+
+def _apply(policy: Policy, file: _File, problems: list[str]) -> Policy:
+    """Return the policy with a file laid over it."""
+
+    def problem(path: tuple[str | int, ...], what: str) -> None:
+        key = ".".join(str(part) for part in path if isinstance(part, str))
+        problems.append(f"{file.path}:{line_of(file.text, path)}: {key}: {what}")
+
+    for name, table in file.data.items():
+        if name in TABLES:
+            if not isinstance(table, dict):
+                problem((name,), f"is a table; write [{name}] above its keys")
+                continue
+            values = _values(table, TABLES[name][1], (name,), problem)
+            policy = replace(policy, **{name: replace(getattr(policy, name), **values)})
+        elif name in ARRAYS:
+            rules = _rules(file, name, table, problem)
+            field = "rules" if name == "rule" else "excludes"
+            policy = replace(policy, **{field: (*rules, *getattr(policy, field))})
+        else:
+            problem((name,), "no such table" + _did_you_mean(name, (*TABLES, *ARRAYS)))
+    return policy
+
+
+def _rules(file: _File, name: str, tables: object, problem: Any) -> list[Rule]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        problem((name,), f"is a list of tables; write [[{name}]] above each")
+        return []
+    rules = []
+    for i, table in enumerate(tables):
+        values = _values(table, ARRAYS[name], (name, i), problem)
+        line = line_of(file.text, (name, i))
+        if "name" not in table:
+            problem((name, i), 'has no name; write name = "my-server"')
+        elif not MATCH_KEYS.keys() & table.keys():
+            wanted = ", ".join(MATCH_KEYS)
+            problem((name, i), f"would match every process; give at least one of {wanted}")
+        elif "name" in values:
+            rules.append(Rule(**{"origin": f"{file.path}:{line}", **values}))
+    return rules
+
+
+def _values(
+    table: Mapping[str, object],
+    keys: Mapping[str, Key],
+    path: tuple[str | int, ...],
+    problem: Any,
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        key = keys.get(name)
+        if key is None:
+            problem((*path, name), "no such key" + _did_you_mean(name, keys))
+            continue
+        try:
+            values[key.field] = key.parse(value)
+        except ValueError as error:
+            problem((*path, name), str(error))
+    return values
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else f"; known: {', '.join(known)}"
+
+
+def _with_known_servers(policy: Policy) -> Policy:
+    if not policy.discovery.known_servers:
+        return policy
+    problems: list[str] = []
+    file = _read(BUILT_IN, problems, privileged=False)
+    built_in = _apply(Policy(), file, problems) if file is not None else Policy()
+    if problems:
+        raise PolicyError(problems)
+    taken = {rule.name for rule in (*policy.rules, *policy.excludes)}
+    # A rule of the file's own replaces the built-in one of that name.
+    return replace(
+        policy,
+        rules=(
+            *policy.rules,
+            *(replace(r, origin="built-in") for r in built_in.rules if r.name not in taken),
+        ),
+        excludes=(
+            *policy.excludes,
+            *(replace(r, origin="built-in") for r in built_in.excludes if r.name not in taken),
+        ),
+    )
