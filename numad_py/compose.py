@@ -6,6 +6,7 @@ import contextlib
 import queue
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -81,8 +82,6 @@ def with_mode(policy: Policy, mode: Mode | None) -> Policy:
     """Return the policy with another mode, where one is given."""
     if mode is None:
         return policy
-    from dataclasses import replace  # noqa: PLC0415 - keeps the name beside its one use
-
     return replace(policy, daemon=replace(policy.daemon, mode=mode))
 
 

@@ -103,13 +103,16 @@ class Daemon:
         self.cycle()
         self._notifier.ready()
         due = clock.monotonic_s() + self.policy.daemon.interval_s
-        while not self._stopping:
+        while not self._ended():
             if self._wait(due) or clock.monotonic_s() >= due:
-                if self._stopping:
+                if self._ended():
                     break
                 self.cycle()
                 due = clock.monotonic_s() + self.policy.daemon.interval_s
         self.stop()
+
+    def _ended(self) -> bool:
+        return self._stopping
 
     def cycle(self) -> CycleReport:
         """Observe, decide, act, remember, publish."""
@@ -166,7 +169,7 @@ class Daemon:
             last_cycle_at=clock.unix_s(),
         )
         if self.policy.daemon.mode is not Mode.OBSERVE:
-            self._voice.say(plan, outcomes)
+            self._voice.say(plan, outcomes, acting=self.policy.daemon.mode is Mode.ACT)
         self._notifier.watchdog()
         self._notifier.status(self._summary(snapshot, plan))
         return self.report
@@ -254,7 +257,9 @@ class Daemon:
         except PolicyError as error:
             self._policy_error = str(error)
             self.totals = replace(self.totals, reload_failures=self.totals.reload_failures + 1)
-            log.error("policy rejected, the earlier one stands", problems=list(error.problems))
+            log.error(  # noqa: TRY400 - the problems say it all
+                "policy rejected, the earlier one stands", problems=list(error.problems)
+            )
             raise
         self.policy = policy
         self._policy_error = None

@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb."""
     parser = argparse.ArgumentParser(
         prog="numad-py",
-        description="Keeps inference workers, their memory and their threads on the same NUMA nodes.",
+        description="Keeps inference workers, their memory and threads on the same NUMA nodes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numad_py.act.journal import read_ours
+from numad_py.act.actuator import read_ours
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
-from numad_py.observe.observer import Observer, nothing_ours
+from numad_py.observe.observer import Observer, Ours, nothing_ours
 from numad_py.policy.load import DEFAULT_PATH, defaults, load
 from numad_py.policy.schema import Policy
 
@@ -71,7 +71,7 @@ def observer_for(arguments: argparse.Namespace, policy: Policy) -> Observer:
     On the live machine the journal tells the masks that the daemon has set from the users' pins.
     """
     procfs = ProcFs(arguments.procfs, f"{arguments.sysfs}/fs/cgroup")
-    ours = nothing_ours
+    ours: Ours = nothing_ours
     if is_live(arguments):
         ours = read_ours(Path(policy.daemon.state_dir), procfs)
     return Observer(

@@ -6,7 +6,9 @@ Grammar (``show_numa_map``, fs/proc/task_mmu.c; ``mpol_to_str``, mm/mempolicy.c)
         [ swapcache=N][ active=N][ writeback=N]( N<node>=PAGES)*[ kernelpagesize_kB=K]
 
 Two policy names hold a blank, and the list behind a policy can be cut, since the kernel's buffer is
-64 bytes: the policy is matched by name, not split off.
+64 bytes: the policy is matched by name, not split off. Words are parted by blanks alone: the kernel
+escapes blank, tab, newline and ``=`` in a path, no other white space, so that a file name could
+forge words or lines for ``str.split()`` and ``str.splitlines()``.
 """
 
 from __future__ import annotations
@@ -22,14 +24,24 @@ _LINE = re.compile(
     r"^(?P<start>[0-9a-f]+) "
     r"(?P<policy>(?:default|local|prefer \(many\)|prefer|bind|weighted interleave|interleave)"
     r"(?:=[a-z|]+)?(?::[0-9,\-]*)?)"
-    r"(?P<rest>(?: .*)?)$"
+    r"(?P<rest>(?: .*)?)\Z",
+    re.DOTALL,
 )
 _ESCAPE = re.compile(r"\\(040|011|012|075)")
-_SHMEM = re.compile(
-    r"^(?:/dev/shm/|/memfd:|/SYSV|/dev/zero|/anon_hugepage|/dmabuf|/i915)", re.ASCII
-)
+_SHMEM = re.compile(r"^(?:/dev/shm/|/memfd:|/SYSV|/dev/zero|/anon_hugepage|/dmabuf|/i915)")
+"""Files of tmpfs that the kernel makes itself, and /dev/shm. Other mounts cannot be told by name."""
 DEFAULT_POLICIES = frozenset({"default", "local"})
 """Policies that leave pages where the thread that touches them first runs."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pages of one area that are of one kind and mobility."""
+
+    kind: Kind
+    mobility: Mobility
+    pages: Mapping[int, int]
+    """By node."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +53,17 @@ class Vma:
     file: str | None
     huge: bool
     """A hugetlb area; transparent huge pages do not show here."""
+    heap: bool
+    stack: bool
     pages: Mapping[int, int]
     """Resident pages by node, of ``page_bytes`` each."""
     page_bytes: int
     """0 where nothing is resident."""
-    anon_pages: int
-    mapmax: int
+    mapmax: int = 1
     """Largest number of mappings of one page in the area."""
+    anon_pages: int = 0
+    """Of ``pages``: anonymous, in a file's mapping those copied on write."""
+    dirty_pages: int = 0
 
     @property
     def resident_bytes(self) -> int:
@@ -55,33 +71,80 @@ class Vma:
         return sum(self.pages.values()) * self.page_bytes
 
     @property
-    def mobility(self) -> Mobility:
-        """Whether these pages may be moved.
+    def parts(self) -> tuple[Part, ...]:
+        """The resident pages by kind and mobility: one part, or two where a file's are mixed.
 
-        An anonymous area with ``mapmax`` above 1 stays movable: one page that is still shared with
-        a parent since fork would otherwise condemn a whole heap. What is truly shared answers
-        EACCES when it is tried, and is remembered then.
+        ======================  ============================================
+        kind                    pages
+        ======================  ============================================
+        hugetlb                 all of an area with ``huge``
+        anon                    of no file; copied on write from a file's
+        shmem                   of tmpfs, memfd, System V or shared /dev/zero
+        file                    of any other file
+        ======================  ============================================
+
+        ``anon=`` is one number for the area; it is spread over the nodes in proportion.
+
+        A policy other than default or local was set by the user: all of its pages are POLICY. With
+        ``mapmax`` above 1 pages of files are SHARED, but anonymous ones stay MOVABLE: one page that
+        is still shared with a parent since fork would otherwise condemn a whole heap. What is truly
+        shared answers EACCES when it is tried, and is remembered then.
         """
+        total = sum(self.pages.values())
+        if not total:
+            return ()
+        file_kind = Kind.SHMEM if self.file and _SHMEM.match(self.file) else Kind.FILE
+        anon = total if self.file is None and not self.huge else min(self.anon_pages, total)
+        copied = _spread(anon, self.pages)
+        backed = {node: count - copied[node] for node, count in self.pages.items()}
+        own, shared = Mobility.MOVABLE, Mobility.SHARED if self.mapmax > 1 else Mobility.MOVABLE
         if self.policy not in DEFAULT_POLICIES:
-            return Mobility.POLICY
-        if self.mapmax > 1 and self.kind is not Kind.ANON:
-            return Mobility.SHARED
-        return Mobility.MOVABLE
+            own = shared = Mobility.POLICY
+        parts = (
+            Part(Kind.HUGETLB if self.huge else Kind.ANON, own, copied),
+            Part(Kind.HUGETLB if self.huge else file_kind, shared, backed),
+        )
+        return tuple(part for part in parts if any(part.pages.values()))
+
+    @property
+    def mobility(self) -> Mobility:
+        """Mobility of most of its pages; MOVABLE where nothing is resident.
+
+        Whoever moves whole areas goes by this: trying a shared file for the sake of a few copied
+        pages would count the file's pages as refused.
+        """
+        largest = self._largest
+        return largest.mobility if largest else Mobility.MOVABLE
 
     @property
     def kind(self) -> Kind:
-        """What most of its pages are; copied pages of a private file mapping are anonymous."""
-        if self.huge:
-            return Kind.HUGETLB
-        if self.file is None:
-            return Kind.ANON
-        if _SHMEM.match(self.file):
-            return Kind.SHMEM
-        return Kind.ANON if 2 * self.anon_pages > sum(self.pages.values()) else Kind.FILE
+        """Kind of most of its pages; ANON where nothing is resident."""
+        largest = self._largest
+        return largest.kind if largest else Kind.ANON
+
+    @property
+    def _largest(self) -> Part | None:
+        return max(self.parts, key=lambda part: sum(part.pages.values()), default=None)
+
+
+def _spread(count: int, pages: Mapping[int, int]) -> dict[int, int]:
+    """Return ``count`` spread over nodes in proportion to their pages; sums exactly to it.
+
+    What rounding down leaves over goes where the fraction lost was largest, then to the lower id.
+    """
+    total = sum(pages.values())
+    shares = {node: count * size // total for node, size in pages.items()}
+    by_loss = sorted(pages, key=lambda node: (-(count * pages[node] % total), node))
+    for node in by_loss[: count - sum(shares.values())]:
+        shares[node] += 1
+    return shares
 
 
 def parse_line(line: str) -> Vma:
-    """Return one area.
+    """Return one area from a line without its newline.
+
+    A word without ``=`` that is not known, and a figure that is not known, are passed over: later
+    kernels may add some.
 
     Raises:
         Malformed: the line does not follow the grammar.
@@ -91,13 +154,13 @@ def parse_line(line: str) -> Vma:
         msg = f"not a line of numa_maps: {line[:120]!r}"
         raise Malformed(msg)
     file = None
-    huge = False
+    flags: set[str] = set()
     pages: dict[int, int] = {}
     figures: dict[str, int] = {}
-    for word in match["rest"].split():
+    for word in match["rest"].split(" ")[1:]:
         key, equals, value = word.partition("=")
         if not equals:
-            huge = huge or key == "huge"
+            flags.add(key)
         elif key == "file":
             file = _ESCAPE.sub(lambda m: chr(int(m[1], 8)), value)
         elif not value.isascii() or not value.isdigit():
@@ -109,42 +172,58 @@ def parse_line(line: str) -> Vma:
             figures[key] = int(value)
     page_bytes = figures.get("kernelpagesize_kB", 0) * 1024
     if pages and not page_bytes:
-        msg = f"pages without a page size, the line is cut short: {line[:120]!r}"
+        msg = f"pages without a page size: {line[:120]!r}"
         raise Malformed(msg)
     return Vma(
         start=int(match["start"], 16),
         policy=match["policy"],
         file=file,
-        huge=huge,
+        huge="huge" in flags,
+        heap="heap" in flags,
+        stack="stack" in flags,
         pages=pages,
         page_bytes=page_bytes,
-        anon_pages=figures.get("anon", 0),
         mapmax=figures.get("mapmax", 1),
+        anon_pages=figures.get("anon", 0),
+        dirty_pages=figures.get("dirty", 0),
     )
 
 
 def parse(text: str) -> tuple[list[Vma], int]:
-    """Return all areas, and how many lines do not follow the grammar and are left out."""
+    """Return all areas, and how many lines do not follow the grammar and are left out.
+
+    The kernel ends every line with a newline; a last line without one was cut short. It counts as
+    odd even where it parses, since ``kernelpagesize_kB=2048`` cut to ``kernelpagesize_kB=2`` would.
+    """
+    *lines, tail = text.split("\n")
     vmas: list[Vma] = []
-    odd = 0
-    for line in text.splitlines():
+    odd = 1 if tail else 0
+    for line in lines:
         try:
             vmas.append(parse_line(line))
-        except Malformed:
+        except Malformed:  # noqa: PERF203 - one odd line must not cost the others
             odd += 1
     return vmas, odd
 
 
 def residency(vmas: Iterable[Vma], odd: int, *, read_at_s: float, cost_s: float) -> Residency:
-    """Return resident bytes by node, kind and mobility."""
+    """Return resident bytes by node, kind and mobility.
+
+    Args:
+        vmas: areas, as from ``parse``.
+        odd: lines left out.
+        read_at_s: time since boot at which the text was read.
+        cost_s: how long reading took.
+    """
     total: dict[tuple[int, Kind, Mobility], int] = {}
     policies: set[str] = set()
     for vma in vmas:
         if vma.policy not in DEFAULT_POLICIES:
             policies.add(vma.policy)
-        for node, pages in vma.pages.items():
-            key = (node, vma.kind, vma.mobility)
-            total[key] = total.get(key, 0) + pages * vma.page_bytes
+        for part in vma.parts:
+            for node, pages in part.pages.items():
+                key = (node, part.kind, part.mobility)
+                total[key] = total.get(key, 0) + pages * vma.page_bytes
     return Residency(
         entries=tuple(
             ResidencyEntry(node, kind, mobility, size)

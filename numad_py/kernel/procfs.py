@@ -31,9 +31,15 @@ class Stat:
     ppid: int
     flags: int
     start_ticks: int
-    cpu_ticks: int
-    """utime + stime."""
+    """Clock ticks since boot."""
+    utime_ticks: int
+    stime_ticks: int
     last_cpu: int
+
+    @property
+    def cpu_ticks(self) -> int:
+        """CPU time since it began, user and system, in clock ticks."""
+        return self.utime_ticks + self.stime_ticks
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class ProcessInfo:
     user: str | None
     cgroup: str | None
     start_ticks: int
+    ppid: int
     kernel_thread: bool
 
 
@@ -69,7 +76,8 @@ def parse_stat(text: str) -> Stat:
             ppid=int(fields[1]),
             flags=int(fields[6]),
             start_ticks=int(fields[19]),
-            cpu_ticks=int(fields[11]) + int(fields[12]),
+            utime_ticks=int(fields[11]),
+            stime_ticks=int(fields[12]),
             last_cpu=int(fields[36]),
         )
     except ValueError as error:
@@ -78,14 +86,19 @@ def parse_stat(text: str) -> Stat:
 
 
 class ProcFs:
-    """Reads one proc file system. A process may vanish between any two reads: Vanished."""
+    """Reads one proc file system. A process may vanish between any two reads: Vanished.
+
+    Every method but ``pids``, ``cgroup``, ``boot_id`` and ``sysctl_int`` raises Vanished where the
+    file is gone (ENOENT, ESRCH) and RightsError where it may not be read (hidepid, or ptrace's
+    check). ``vanished`` and ``malformed`` count both events since the reader was made.
+    """
 
     def __init__(
-        self, root: str | os.PathLike[str] = "/proc", cgroup_root: str = "/sys/fs/cgroup"
+        self, root: str | os.PathLike[str] = "/proc", sysfs_cgroup: str = "/sys/fs/cgroup"
     ) -> None:
-        """Read below ``root``."""
+        """Read below ``root``; ``sysfs_cgroup`` is where its cgroup paths lead."""
         self.root = Path(root)
-        self.cgroup_root = Path(cgroup_root)
+        self.sysfs_cgroup = Path(sysfs_cgroup)
         self.clock_ticks = os.sysconf("SC_CLK_TCK")
         self.vanished = 0
         self.malformed = 0
@@ -106,46 +119,74 @@ class ProcFs:
         """Return /proc/PID/status, or that of one thread, as words by key."""
         path = f"{pid}/status" if tid is None else f"{pid}/task/{tid}/status"
         with self._counted():
-            pairs = (line.partition(":") for line in self._read(path).splitlines())
-            return {key: value.strip() for key, _, value in pairs}
+            pairs = (line.partition(":") for line in self._read(path).split("\n"))
+            return {key: value.strip() for key, _, value in pairs if key}
 
     def process(self, pid: int) -> ProcessInfo:
         """Return what rules match on; what may not be read is None or empty.
 
+        The command line is psutil's, which knows programs that overwrite theirs. User and
+        executable are not: psutil takes the first ``Uid:`` of status, which a process can put into
+        its own name, and guesses an unreadable executable from the command line. Both would let a
+        process pass for another's.
+
         Raises:
             Vanished: it ended.
-            Malformed: its stat is odd.
+            Malformed: its stat or status is odd.
+            RightsError: its stat may not be read.
         """
         stat = self.stat(pid)
-        psutil.PROCFS_PATH = str(self.root)
-        try:
-            process = psutil.Process(pid)
-            with process.oneshot():
-                uid = process.uids().effective
-                cmdline = tuple(process.cmdline())
-            exe = _exe(process)
-        except psutil.AccessDenied:
-            uid, cmdline, exe = -1, (), None
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            self.vanished += 1
-            msg = f"process {pid} ended"
-            raise Vanished(msg) from None
-        except (OSError, ValueError, IndexError, KeyError, AttributeError, TypeError):
-            # psutil parses without checks; a file cut short shows as one of these.
-            self.malformed += 1
-            msg = f"process {pid}: status or cmdline cannot be parsed"
-            raise Malformed(msg) from None
+        uid = self._uid(pid)
         return ProcessInfo(
             pid=pid,
             comm=stat.comm,
-            exe=exe,
-            cmdline=cmdline,
+            exe=self._exe(pid),
+            cmdline=self._cmdline(pid),
             uid=uid,
             user=_user(uid),
             cgroup=self.cgroup(pid),
             start_ticks=stat.start_ticks,
+            ppid=stat.ppid,
             kernel_thread=bool(stat.flags & PF_KTHREAD),
         )
+
+    def _uid(self, pid: int) -> int:
+        """Return the effective uid: the second of four (proc_pid_status, fs/proc/array.c)."""
+        words = self.status(pid).get("Uid", "").split()
+        try:
+            return int(words[1])
+        except (IndexError, ValueError):
+            self.malformed += 1
+            msg = f"process {pid}: status has no Uid with four numbers"
+            raise Malformed(msg) from None
+
+    def _cmdline(self, pid: int) -> tuple[str, ...]:
+        psutil.PROCFS_PATH = str(self.root)
+        try:
+            return tuple(psutil.Process(pid).cmdline())
+        except psutil.ZombieProcess:
+            return ()
+        except psutil.NoSuchProcess:
+            self.vanished += 1
+            msg = f"process {pid} ended"
+            raise Vanished(msg) from None
+        except psutil.AccessDenied:
+            return ()
+        except (OSError, ValueError, IndexError, KeyError):
+            # psutil parses without checks; a file cut short shows as one of these.
+            self.malformed += 1
+            msg = f"process {pid}: cmdline cannot be parsed"
+            raise Malformed(msg) from None
+
+    def _exe(self, pid: int) -> str | None:
+        """Return the executable; None for kernel threads, zombies, and without the right to see.
+
+        An executable replaced on disk still counts by its name: upgrades delete the old file.
+        """
+        try:
+            return str((self.root / f"{pid}/exe").readlink()).removesuffix(" (deleted)")
+        except OSError:
+            return None
 
     def threads(self, pid: int) -> tuple[Thread, ...]:
         """Return all threads that could be read, by id.
@@ -154,7 +195,7 @@ class ProcFs:
             Vanished: the process ended.
         """
         try:
-            tids = sorted(int(name) for name in os.listdir(self.root / f"{pid}/task"))
+            tids = sorted(int(path.name) for path in (self.root / f"{pid}/task").iterdir())
         except OSError as error:
             self.vanished += 1
             msg = f"process {pid} ended"
@@ -184,69 +225,99 @@ class ProcFs:
     def numa_maps(self, pid: int) -> str:
         """Return /proc/PID/numa_maps; empty for zombies and kernel threads.
 
-        Costs a walk of its page tables under mmap_lock.
+        Costs a walk of its page tables under mmap_lock (``show_numa_map``, fs/proc/task_mmu.c).
         """
-        return self._read_guarded(pid, "numa_maps")
+        with self._counted():
+            return self._read(f"{pid}/numa_maps")
 
     def maps(self, pid: int) -> str:
         """Return /proc/PID/maps."""
-        return self._read_guarded(pid, "maps")
+        with self._counted():
+            return self._read(f"{pid}/maps")
 
     def cgroup(self, pid: int) -> str | None:
-        """Return the path of its cgroup v2, else of the v1 cpuset or memory controller."""
+        """Return the path of its cgroup, None where it cannot be read.
+
+        The v1 cpuset where there is one and the process is below its root, else v2, else v1's
+        memory or systemd's own: on a hybrid machine the others hold the path that names the unit.
+        A path outside of our cgroup namespace (``/../x``, cgroup_namespaces(7)) leads nowhere here.
+        """
         try:
-            lines = self._read(f"{pid}/cgroup").splitlines()
-        except (Vanished, OSError):
+            lines = self._read(f"{pid}/cgroup").split("\n")
+        except (Vanished, RightsError, OSError):
             return None
         found: dict[str, str] = {}
         for line in lines:
             _, _, rest = line.partition(":")
-            controllers, _, path = rest.partition(":")
-            for controller in controllers.split(","):
-                found[controller] = path
-        return found.get("cpuset") or found.get("memory") or found.get("")
+            controllers, colon, path = rest.partition(":")
+            if colon and ".." not in path.split("/"):
+                for controller in controllers.split(","):
+                    found[controller] = path.removesuffix(" (deleted)")
+        paths = [found[c] for c in ("cpuset", "", "memory", "name=systemd") if c in found]
+        return next((path for path in paths if path != "/"), paths[0] if paths else None)
 
     # The machine
 
     def uptime_s(self) -> float:
-        """Return the time since boot (CLOCK_BOOTTIME)."""
-        return float(self._read("uptime").split()[0])
+        """Return the time since boot (CLOCK_BOOTTIME; uptime_proc_show, fs/proc/uptime.c).
+
+        Raises:
+            Malformed: the file holds no number.
+        """
+        text = self._read("uptime")
+        try:
+            return float(text.split()[0])
+        except (ValueError, IndexError):
+            msg = f"{self.root / 'uptime'} holds no number: {text[:40]!r}"
+            raise Malformed(msg) from None
+
+    def forks(self) -> int | None:
+        """Return how many processes and threads were ever made since boot.
+
+        While it stands still no process can be new (``processes`` in /proc/stat, proc(5)).
+        """
+        for line in self._read("stat").split("\n"):
+            key, _, value = line.partition(" ")
+            if key == "processes" and value.isdigit():
+                return int(value)
+        return None
 
     def boot_id(self) -> str | None:
         """Return the id of this boot."""
         try:
             return self._read("sys/kernel/random/boot_id").strip()
-        except (Vanished, OSError):
+        except (Vanished, RightsError, OSError):
             return None
 
     def sysctl_int(self, name: str) -> int | None:
         """Return a number below /proc/sys, None where this kernel has none of that name."""
         try:
             return int(self._read(f"sys/{name}").split()[0])
-        except (Vanished, OSError, ValueError, IndexError):
+        except (Vanished, RightsError, OSError, ValueError, IndexError):
             return None
 
     # Reading
 
     def _read(self, path: str) -> str:
+        with self._translated(self.root / path) as file:
+            return file.read_bytes().decode("utf-8", "surrogateescape")
+
+    @contextlib.contextmanager
+    def _translated(self, path: Path) -> Iterator[Path]:
+        """Turn what the kernel answers on reading a path into our errors."""
         try:
-            return (self.root / path).read_bytes().decode("utf-8", "surrogateescape")
+            yield path
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ESRCH}:
-                msg = f"{self.root / path} is gone"
+                msg = f"{path} is gone"
                 raise Vanished(msg) from None
+            if error.errno in {errno.EACCES, errno.EPERM}:
+                msg = (
+                    f"no right to read {path}: CAP_SYS_PTRACE is missing; "
+                    "use the shipped unit, or run as root"
+                )
+                raise RightsError(msg) from None
             raise
-
-    def _read_guarded(self, pid: int, name: str) -> str:
-        try:
-            with self._counted():
-                return self._read(f"{pid}/{name}")
-        except PermissionError:
-            msg = (
-                f"no right to read {self.root / str(pid) / name}: CAP_SYS_PTRACE is missing; "
-                "use the shipped unit, or run as root"
-            )
-            raise RightsError(msg) from None
 
     def _list(self, text: str | None) -> frozenset[int] | None:
         if text is None:
@@ -267,13 +338,6 @@ class ProcFs:
         except Malformed:
             self.malformed += 1
             raise
-
-
-def _exe(process: psutil.Process) -> str | None:
-    try:
-        return process.exe() or None
-    except (psutil.Error, OSError):
-        return None
 
 
 def _user(uid: int) -> str | None:

@@ -70,7 +70,7 @@ class SysFs:
         """Return accelerators, displays, network cards and NVMe drives, by address."""
         folder = self.root / "bus/pci/devices"
         try:
-            addresses = sorted(os.listdir(folder))
+            addresses = sorted(path.name for path in folder.iterdir())
         except OSError:
             return ()
         devices = []
@@ -88,7 +88,7 @@ class SysFs:
                     vendor_id=self._text(folder / address / "vendor").strip(),
                     device_id=self._text(folder / address / "device").strip(),
                     node=int(number) if number.isdigit() else None,
-                    driver=os.readlink(driver).rpartition("/")[2] if driver.is_symlink() else None,
+                    driver=driver.readlink().name if driver.is_symlink() else None,
                 )
             )
         return tuple(devices)

@@ -13,6 +13,8 @@ from numad_py.policy import schema
 from numad_py.policy.schema import GIB
 from numad_py.policy.units import parse_bytes, parse_duration, parse_rate, parse_share
 
+_LAST_PORT = 65535
+
 E = TypeVar("E", bound=Enum)
 Parser = Callable[[object], Any]
 
@@ -101,13 +103,8 @@ def split_listen(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if (
-        not colon
-        or not bare
-        or not port.isascii()
-        or not port.isdigit()
-        or not 0 < int(port) < 65536
-    ):
+    good = port.isascii() and port.isdigit() and 0 < int(port) <= _LAST_PORT
+    if not colon or not bare or not good:
         msg = (
             f'{text!r} is not an address; write "127.0.0.1:10465" or "[::1]:10465", or "" for none'
         )

@@ -147,11 +147,13 @@ def _apply(policy: Policy, file: _File, problems: list[str]) -> Policy:
                 problem((name,), f"is a table; write [{name}] above its keys")
                 continue
             values = _values(table, TABLES[name][1], (name,), problem)
-            policy = replace(policy, **{name: replace(getattr(policy, name), **values)})
+            changed: dict[str, Any] = {name: replace(getattr(policy, name), **values)}
+            policy = replace(policy, **changed)
         elif name in ARRAYS:
             rules = _rules(file, name, table, problem)
             field = "rules" if name == "rule" else "excludes"
-            policy = replace(policy, **{field: (*rules, *getattr(policy, field))})
+            changed = {field: (*rules, *getattr(policy, field))}
+            policy = replace(policy, **changed)
         else:
             problem((name,), "no such table" + _did_you_mean(name, (*TABLES, *ARRAYS)))
     return policy

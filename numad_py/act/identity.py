@@ -1,0 +1,57 @@
+"""Being sure that a pid is still the process that was decided about."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from numad_py.errors import Malformed, Vanished
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.syscalls import Syscalls
+from numad_py.model.snapshot import WorkerId
+
+
+class Alive:
+    """A hold on one process."""
+
+    def __init__(self, worker: WorkerId, descriptor: int, syscalls: Syscalls) -> None:
+        """Hold by a pidfd."""
+        self._worker = worker
+        self._descriptor = descriptor
+        self._syscalls = syscalls
+
+    def check(self) -> None:
+        """Raise Vanished when the process has ended.
+
+        As long as it has not, its pid was not given to another one, so what was done to the pid
+        before this call was done to it.
+        """
+        if not self._syscalls.pidfd_alive(self._descriptor):
+            msg = f"process {self._worker.pid} ended"
+            raise Vanished(msg)
+
+
+@contextlib.contextmanager
+def alive(worker: WorkerId, procfs: ProcFs, syscalls: Syscalls) -> Iterator[Alive]:
+    """Hold a worker by a pidfd taken before its start time is compared.
+
+    Raises:
+        Vanished: it ended, or the pid belongs to another process by now.
+    """
+    try:
+        descriptor = syscalls.pidfd_open(worker.pid)
+    except OSError as error:
+        msg = f"process {worker.pid} ended"
+        raise Vanished(msg) from error
+    try:
+        try:
+            start_ticks = procfs.stat(worker.pid).start_ticks
+        except Malformed:
+            start_ticks = -1
+        if start_ticks != worker.start_ticks:
+            msg = f"pid {worker.pid} is another process by now"
+            raise Vanished(msg)
+        yield Alive(worker, descriptor, syscalls)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,234 @@
+"""The undo journal: which affinity each thread had before numad-py narrowed it.
+
+One JSON object a line, appended and synced before the change is made. What follows a kill -9 or a
+power cut is at worst a last line that is cut short, and that line's change was not made yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from numad_py.errors import NumadError
+from numad_py.model.cpulist import format_list, parse_list
+from numad_py.model.snapshot import WorkerId
+
+log = structlog.get_logger(__name__)
+
+NAME = "journal.jsonl"
+_COMPACT_ABOVE = 1000
+"""Records after which the file is written anew with what still holds."""
+
+
+@dataclass(frozen=True)
+class ThreadMasks:
+    """One thread's mask before, and the mask that numad-py set."""
+
+    start_ticks: int
+    before: frozenset[int]
+    ours: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that is to be undone for one worker."""
+
+    worker: WorkerId
+    label: str
+    decision: str
+    threads: Mapping[int, ThreadMasks] = field(default_factory=dict)
+
+    @property
+    def first_mask(self) -> frozenset[int]:
+        """Mask for threads born since: that of the main thread, else of all together."""
+        main = self.threads.get(self.worker.pid)
+        if main is not None:
+            return main.before
+        return frozenset().union(*(masks.before for masks in self.threads.values()))
+
+
+class Journal:
+    """The journal of one state directory; one process may hold it at a time."""
+
+    def __init__(self, folder: Path, boot_id: str) -> None:
+        """Open it, take up what an earlier run left, and write it anew.
+
+        Entries of another boot are dropped: those processes are gone.
+
+        Raises:
+            NumadError: it cannot be read or written, or another numad-py holds it.
+        """
+        self._folder = folder
+        self._path = folder / NAME
+        self._boot_id = boot_id
+        self._records = 0
+        with _explained(self._path):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            msg = f"another numad-py holds {folder}: is the service running? (numad-py status)"
+            raise NumadError(msg) from None
+        with _explained(self._path):
+            self._entries = read(self._path, boot_id)
+            self._compact()
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return all entries, by worker."""
+        return tuple(self._entries[worker] for worker in sorted(self._entries))
+
+    def entry(self, worker: WorkerId) -> Entry | None:
+        """Return a worker's entry."""
+        return self._entries.get(worker)
+
+    def put(self, entry: Entry) -> None:
+        """Write an entry and sync it; what the worker has already is kept where it is older.
+
+        Raises:
+            NumadError: it could not be written; then nothing may be changed.
+        """
+        known = self._entries.get(entry.worker)
+        if known is not None:
+            # The first mask is the user's; a second look would see ours.
+            threads = {
+                tid: replace(masks, before=old.before)
+                if (old := known.threads.get(tid)) and old.start_ticks == masks.start_ticks
+                else masks
+                for tid, masks in entry.threads.items()
+            }
+            entry = replace(entry, threads={**known.threads, **threads})
+        self._append(_record(entry, self._boot_id))
+        self._entries[entry.worker] = entry
+
+    def forget(self, worker: WorkerId) -> None:
+        """Drop a worker's entry: it is undone, or the worker ended."""
+        if worker not in self._entries:
+            return
+        self._append({"v": 1, "forget": [worker.pid, worker.start_ticks]})
+        del self._entries[worker]
+
+    def close(self) -> None:
+        """Let others have it."""
+        os.close(self._lock)
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        if self._records >= _COMPACT_ABOVE:
+            with _explained(self._path):
+                self._compact()
+        data = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        with _explained(self._path):
+            descriptor = os.open(
+                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            try:
+                size = os.fstat(descriptor).st_size
+                try:
+                    if os.write(descriptor, data) != len(data):
+                        raise OSError(28, "no space left on device")  # noqa: TRY301
+                    os.fsync(descriptor)
+                except OSError:
+                    # Half a record would swallow the next one.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(descriptor, size)
+                    raise
+            finally:
+                os.close(descriptor)
+        self._records += 1
+
+    def _compact(self) -> None:
+        """Write what holds to a new file and put it in the old one's place."""
+        lines = [
+            json.dumps(_record(entry, self._boot_id), separators=(",", ":"))
+            for entry in self.entries()
+        ]
+        new = self._path.with_suffix(".new")
+        with new.open("w") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._records = len(lines)
+
+
+def read(path: Path, boot_id: str) -> dict[WorkerId, Entry]:
+    """Return what a journal holds for this boot.
+
+    A last line without its newline is a write that was cut off, before its change was made. Any
+    other line that cannot be parsed is kept aside in ``journal.bad``, since it may name a mask.
+    """
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return {}
+    entries: dict[WorkerId, Entry] = {}
+    lines = text.split("\n")
+    if lines[-1]:
+        log.warning("journal: last record cut short, its change was not made", file=str(path))
+    for line in lines[:-1]:
+        try:
+            record = json.loads(line)
+            if "forget" in record:
+                entries.pop(WorkerId(*record["forget"]), None)
+            elif record["boot_id"] == boot_id:
+                entry = _entry(record)
+                entries[entry.worker] = entry
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("journal: a record cannot be parsed", record=line[:200])
+            with contextlib.suppress(OSError), path.with_suffix(".bad").open("a") as bad:
+                bad.write(line + "\n")
+    return entries
+
+
+def _record(entry: Entry, boot_id: str) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "boot_id": boot_id,
+        "pid": entry.worker.pid,
+        "start_ticks": entry.worker.start_ticks,
+        "label": entry.label,
+        "decision": entry.decision,
+        "threads": {
+            str(tid): [masks.start_ticks, format_list(masks.before), format_list(masks.ours)]
+            for tid, masks in entry.threads.items()
+        },
+    }
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
+    return Entry(
+        worker=WorkerId(int(record["pid"]), int(record["start_ticks"])),
+        label=str(record["label"]),
+        decision=str(record["decision"]),
+        threads={
+            int(tid): ThreadMasks(int(start), parse_list(before), parse_list(ours))
+            for tid, (start, before, ours) in record["threads"].items()
+        },
+    )
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        msg = (
+            f"the undo journal {path} cannot be kept: {error.strerror}; nothing is changed without "
+            "it. Make room, or set daemon.state_dir to a directory the service may write"
+        )
+        raise NumadError(msg) from error

@@ -1,0 +1,203 @@
+"""One decision for each worker in each cycle, and the state for the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from numad_py.decide import words
+from numad_py.decide.findings import diagnose
+from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
+from numad_py.decide.moves import moves_home
+from numad_py.decide.planner import place
+from numad_py.decide.remember import cooldown_s
+from numad_py.decide.room import Room
+from numad_py.model.plan import (
+    Decision,
+    DecisionState,
+    Finding,
+    Home,
+    HomeSource,
+    MemoryMove,
+    Plan,
+    Reason,
+    Verdict,
+    WorkerMemory,
+)
+from numad_py.model.snapshot import Mobility, Snapshot, Worker
+from numad_py.policy.schema import PlacementPolicy, Policy
+
+RUN_LOCALITY = 0.9
+"""Threads that spend less of their CPU time at home than this are away."""
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A decision less the worker it is about."""
+
+    verdict: Verdict
+    reason: Reason
+    why: str
+    bind_cpus: frozenset[int] | None = None
+    moves: tuple[MemoryMove, ...] = ()
+
+
+def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Plan, DecisionState]:
+    """Return what is done about every worker, and what is to be remembered.
+
+    The first line that applies decides:
+
+    ===============================================  ======  ================
+    one node has memory                              rest    one-node
+    its memory could not be read                     wait    unreadable
+    most of its memory is under a user's mempolicy   refuse  mempolicy
+    rule, pin or cpuset leave it no home, or none    refuse  no-home
+    has room for it
+    it is being moved                                wait    moving
+    memory remote or threads away, but paused        wait    paused
+    the same, but acted on within the cooldown       wait    cooldown
+    memory remote, no room at home                   refuse  no-room
+    memory remote                                    act     remote-memory
+    threads away or free to leave                    act     remote-threads
+    all that is remote refused to move or is shared  refuse  immovable
+    some memory remote, below the thresholds         rest    below-threshold
+    else                                             rest    home
+    ===============================================  ======  ================
+    """
+    room = Room(snapshot, policy.placement)
+    rules = {rule.name: rule for rule in policy.rules}
+    given = {w.id: given_home(w, rules.get(w.rule), snapshot.topology) for w in snapshot.workers}
+    planned = place(
+        [w for w in snapshot.workers if given[w.id] == Given() and _plannable(w)],
+        snapshot,
+        room,
+        state,
+    )
+    decisions = []
+    memories = {}
+    for worker in snapshot.workers:
+        memory = state.of(worker.id)
+        home = given[worker.id].home or planned.get(worker.id)
+        finding = diagnose(worker, home, memory)
+        said = _say(worker, finding, given[worker.id], snapshot, policy.placement, state, room)
+        decisions.append(
+            Decision(
+                id=f"{snapshot.cycle}:{worker.label}",
+                worker=worker.id,
+                label=worker.label,
+                rule=worker.rule,
+                verdict=said.verdict,
+                reason=said.reason,
+                why=said.why,
+                finding=finding,
+                bind_cpus=said.bind_cpus,
+                moves=said.moves,
+            )
+        )
+        memory = replace(memory, home=home)
+        if said.verdict is Verdict.ACT:
+            memory = replace(memory, moving=True, acted_at_s=snapshot.at_s)
+        memories[worker.id] = memory
+    return Plan(snapshot.cycle, tuple(decisions)), replace(state, workers=memories)
+
+
+def _plannable(worker: Worker) -> bool:
+    return worker.residency is not None and not bound_by_user(worker)
+
+
+def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
+    worker: Worker,
+    finding: Finding,
+    given: Given,
+    snapshot: Snapshot,
+    policy: PlacementPolicy,
+    state: DecisionState,
+    room: Room,
+) -> _Said:
+    topology, memory, home = snapshot.topology, state.of(worker.id), finding.home
+    if sum(1 for node in topology.nodes if node.has_memory) < 2:  # noqa: PLR2004 - from and to
+        return _Said(Verdict.REST, Reason.ONE_NODE, words.one_node())
+    if worker.residency is None:
+        return _Said(Verdict.WAIT, Reason.UNREADABLE, worker.problem or "its memory is not known")
+    if bound_by_user(worker):
+        return _Said(Verdict.REFUSE, Reason.MEMPOLICY, words.mempolicy(worker.residency))
+    if home is None:
+        return _Said(Verdict.REFUSE, Reason.NO_HOME, given.obstacle or words.no_home(finding))
+    if memory.moving:
+        return _Said(Verdict.WAIT, Reason.MOVING, "a move is under way")
+    remote = _is_remote(finding, policy)
+    bind = _bind(worker, home, finding, snapshot, policy, remote=remote)
+    if not remote and bind is None:
+        return _rest(worker, finding, memory)
+    if state.paused:
+        return _Said(Verdict.WAIT, Reason.PAUSED, words.paused(finding))
+    left_s = _cooldown_left_s(memory, policy, snapshot.at_s)
+    if left_s > 0:
+        return _Said(Verdict.WAIT, Reason.COOLDOWN, words.cooldown(finding, left_s))
+    moves: tuple[MemoryMove, ...] | None = ()
+    if remote:
+        moves = moves_home(worker, home, memory, topology, room)
+    if moves is None:
+        return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(finding, home, room.bytes_on))
+    why = words.act(worker, finding, home, bind, moves)
+    reason = Reason.REMOTE_MEMORY if moves else Reason.REMOTE_THREADS
+    return _Said(Verdict.ACT, reason, why, bind, moves)
+
+
+def _is_remote(finding: Finding, policy: PlacementPolicy) -> bool:
+    return (
+        finding.locality is not None
+        and finding.locality < policy.min_locality
+        and finding.remote_bytes >= max(1, policy.min_remote_bytes)
+    )
+
+
+def _rest(worker: Worker, finding: Finding, memory: WorkerMemory) -> _Said:
+    home = finding.home
+    if finding.remote_bytes:
+        return _Said(Verdict.REST, Reason.BELOW_THRESHOLD, words.below(finding))
+    stuck = sum(memory.refused.values())
+    if worker.residency is not None and home is not None and not stuck:
+        shared = worker.residency.by_node(mobility=Mobility.SHARED)
+        away = sum(size for node, size in shared.items() if node not in home.nodes)
+        stuck = away if away > finding.movable_bytes else 0
+    if stuck:
+        return _Said(Verdict.REFUSE, Reason.IMMOVABLE, words.immovable(stuck))
+    return _Said(Verdict.REST, Reason.HOME, words.at_home(finding))
+
+
+def _bind(
+    worker: Worker,
+    home: Home,
+    finding: Finding,
+    snapshot: Snapshot,
+    policy: PlacementPolicy,
+    *,
+    remote: bool,
+) -> frozenset[int] | None:
+    """Return the CPUs to bind to; None where affinity is left alone.
+
+    A pin or a cpuset is the user's: memory follows it. Otherwise threads that could leave their
+    home are bound when they are away, when memory moves (it would follow them off again), or when
+    the worker is large enough for the policy to care.
+    """
+    if home.source in {HomeSource.PIN, HomeSource.CPUSET}:
+        return None
+    cpus = snapshot.topology.cpus_of(home.nodes)
+    cpus = (cpus - policy.reserved_cpus) or cpus
+    wanted = cpus & user_mask(worker, snapshot.topology)
+    free = any(
+        t.affinity is not None and not t.affinity <= cpus and t.affinity & cpus
+        for t in worker.threads
+    )
+    if not wanted or not free:
+        return None
+    away = finding.run_locality is not None and finding.run_locality < RUN_LOCALITY
+    if remote or away or finding.movable_bytes >= policy.min_remote_bytes:
+        return wanted
+    return None
+
+
+def _cooldown_left_s(memory: WorkerMemory, policy: PlacementPolicy, now_s: float) -> float:
+    if memory.acted_at_s is None:
+        return 0.0
+    return memory.acted_at_s + cooldown_s(policy.cooldown_s, memory.attempts) - now_s

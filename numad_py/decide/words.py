@@ -1,0 +1,103 @@
+"""The reasons of decisions as sentences, for people who know servers and not NUMA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from numad_py.model.cpulist import format_list
+from numad_py.model.plan import Finding, Home, MemoryMove
+from numad_py.model.quantity import format_bytes
+from numad_py.model.snapshot import Residency, Worker
+
+
+def one_node() -> str:
+    """Say that there is nowhere to move to."""
+    return "only one node has memory: there is nothing to move"
+
+
+def mempolicy(residency: Residency) -> str:
+    """Say that the user bound the memory."""
+    policies = ", ".join(residency.policies)
+    return f"its user placed its memory ({policies}); that is not undone"
+
+
+def no_home(finding: Finding) -> str:
+    """Say that no node would do."""
+    return (
+        "no node with CPUs and memory that it may use has room for its "
+        f"{format_bytes(finding.movable_bytes)}"
+    )
+
+
+def remote(finding: Finding) -> str:
+    """Say how much is remote."""
+    home = format_list(finding.home.nodes) if finding.home else "?"
+    return (
+        f"{format_bytes(finding.remote_bytes)} of its {format_bytes(finding.movable_bytes)} "
+        f"lies off its home node {home}"
+    )
+
+
+def paused(finding: Finding) -> str:
+    """Say that somebody said pause."""
+    return f"{remote(finding)}; paused (numad-py resume)"
+
+
+def cooldown(finding: Finding, left_s: float) -> str:
+    """Say how long it is left alone."""
+    return f"{remote(finding)}; acted on lately, left alone for {left_s:.0f} s more"
+
+
+def no_room(finding: Finding, home: Home, room: Callable[[int], int]) -> str:
+    """Say how much room the home has."""
+    have = format_bytes(sum(room(node) for node in home.nodes))
+    return (
+        f"{remote(finding)}, and node {format_list(home.nodes)} has room for {have} "
+        "above its headroom"
+    )
+
+
+def below(finding: Finding) -> str:
+    """Say that so little is not worth a move."""
+    return f"{remote(finding)}: too little to act on"
+
+
+def immovable(size: int) -> str:
+    """Say that what is remote cannot be moved, and what helps."""
+    return (
+        f"{format_bytes(size)} off its home cannot be moved (pinned, or shared with other "
+        "processes); restart it under its affinity to place them"
+    )
+
+
+def at_home(finding: Finding) -> str:
+    """Say that all is well."""
+    if finding.home is None or not finding.movable_bytes:
+        return "it has no memory to move"
+    return f"all of it is on its home node {format_list(finding.home.nodes)}"
+
+
+def act(
+    worker: Worker,
+    finding: Finding,
+    home: Home,
+    bind: frozenset[int] | None,
+    moves: Sequence[MemoryMove],
+) -> str:
+    """Say what is wrong, where home is and why, and what is done."""
+    wrong = []
+    if finding.remote_bytes:
+        wrong.append(remote(finding))
+    if finding.run_locality is not None and finding.run_locality < 1:
+        wrong.append(f"its threads run {1 - finding.run_locality:.0%} of their time elsewhere")
+    elif bind:
+        wrong.append("its threads are free to leave")
+    done = [
+        f"moving {format_bytes(m.move_bytes)} from node {m.source} to node {m.target}"
+        for m in moves
+    ]
+    if bind:
+        done.insert(0, f"binding {len(worker.threads)} threads to CPUs {format_list(bind)}")
+    return (
+        f"{', '.join(wrong)}; home is node {format_list(home.nodes)}: {home.why}; {', '.join(done)}"
+    )

@@ -1,0 +1,107 @@
+"""Logs: what was decided, said once for as long as it stands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from numad_py.model.outcome import End, Outcome
+from numad_py.model.plan import Decision, Plan, Verdict
+from numad_py.model.quantity import format_bytes
+from numad_py.policy.schema import LogFormat
+from numad_py.serve.status import commands
+
+
+def configure(level: str, form: LogFormat, stream: TextIO = sys.stderr) -> None:
+    """Set up structlog; journald stamps lines itself, so the console form has no time there."""
+    as_json = form is LogFormat.JSON or (form is LogFormat.AUTO and not stream.isatty())
+    journald = "JOURNAL_STREAM" in os.environ
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+    ]
+    if as_json or not journald:
+        processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
+    if as_json:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        colours = stream.isatty() and "NO_COLOR" not in os.environ
+        processors.append(structlog.dev.ConsoleRenderer(colors=colours))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+            if hasattr(logging, "getLevelNamesMapping")
+            else getattr(logging, level.upper())
+        ),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+class Voice:
+    """Says each decision when it is new, and each outcome."""
+
+    def __init__(self) -> None:
+        """Start with nothing said."""
+        self._said: dict[str, tuple[Verdict, str]] = {}
+
+    def say(self, plan: Plan, outcomes: tuple[Outcome, ...], *, acting: bool = True) -> None:
+        """Log what has changed since the last cycle.
+
+        Args:
+            plan: of this cycle.
+            outcomes: that ended since the last one.
+            acting: whether decisions are carried out; else the commands that would do the same
+                are part of the line.
+        """
+        for outcome in outcomes:
+            if outcome.end is not End.SIMULATED:
+                _say_outcome(outcome)
+        said: dict[str, tuple[Verdict, str]] = {}
+        for decision in plan.decisions:
+            key = (decision.verdict, decision.reason.value)
+            if self._said.get(decision.label) != key:
+                _say_decision(decision, acting=acting)
+            said[decision.label] = key
+        self._said = said
+
+
+def _say_decision(decision: Decision, *, acting: bool) -> None:
+    log = structlog.get_logger("numad_py.decide")
+    facts: dict[str, Any] = {
+        "decision": decision.id,
+        "worker": decision.label,
+        "pid": decision.worker.pid,
+        "reason": decision.reason.value,
+        "why": decision.why,
+    }
+    if decision.finding.locality is not None:
+        facts["locality"] = round(decision.finding.locality, 4)
+    if not acting and decision.verdict is Verdict.ACT:
+        facts["by_hand"] = "; ".join(commands(decision))
+    tell = log.debug if decision.verdict is Verdict.WAIT else log.info
+    tell(decision.verdict.value, **facts)
+
+
+def _say_outcome(outcome: Outcome) -> None:
+    log = structlog.get_logger("numad_py.act")
+    facts: dict[str, Any] = {
+        "decision": outcome.decision.id,
+        "worker": outcome.decision.label,
+        "seconds": round(outcome.duration_s, 3),
+        "moved": format_bytes(outcome.moved_bytes),
+        "threads_bound": outcome.threads_bound,
+    }
+    if outcome.threads_left:
+        facts["threads_left"] = outcome.threads_left
+    if outcome.pages:
+        facts["pages"] = {status.value: n for status, n in outcome.pages.items()}
+    if outcome.error:
+        facts["error"] = outcome.error
+    tell = log.info if outcome.end in {End.DONE, End.STOPPED, End.GONE} else log.warning
+    tell(f"move {outcome.end.value}", **facts)

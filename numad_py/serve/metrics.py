@@ -1,0 +1,210 @@
+"""Prometheus metrics over the last cycle report.
+
+Labels are bounded: workers by rule and ordinal, never by pid, and no more than the policy's
+``max_workers``; a worker's series end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+import numad_py
+from numad_py.model.outcome import End, PageStatus
+from numad_py.model.plan import Finding, Reason, Verdict
+from numad_py.model.snapshot import Kind, Snapshot, Worker
+from numad_py.policy.schema import Mode
+from numad_py.serve.report import CycleReport, Totals
+
+Families = Iterator[Any]
+Source = Callable[[], tuple["CycleReport | None", Totals]]
+
+
+class Collector:
+    """Makes every family at scrape time from the report, which is frozen."""
+
+    def __init__(self, source: Source, max_workers: int) -> None:
+        """``source`` returns the last report (None before the first cycle) and the totals."""
+        self._source = source
+        self._max_workers = max_workers
+
+    def describe(self) -> Iterable[Any]:
+        """Return nothing: registering is not to collect."""
+        return ()
+
+    def collect(self) -> Families:
+        """Return every family."""
+        report, totals = self._source()
+        build = GaugeMetricFamily("numad_py_build_info", "Version.", labels=["version"])
+        build.add_metric([numad_py.__version__], 1)
+        yield build
+        yield from _totals(totals)
+        if report is None:
+            return
+        yield from _state(report)
+        yield from _moved(report.snapshot, totals)
+        shown = report.snapshot.workers[: self._max_workers]
+        hidden = len(report.snapshot.workers) - len(shown)
+        yield _plain("workers_unlabelled", "Workers beyond metrics.max_workers.", hidden)
+        findings = {d.worker: d.finding for d in report.plan.decisions}
+        yield from _workers(report.snapshot, shown, findings)
+
+
+def make_registry(source: Source, max_workers: int) -> CollectorRegistry:
+    """Return a registry with the daemon's own metrics and the standard process_* ones."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector(source, max_workers))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """Return the exposition and its content type for an Accept header."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def _plain(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"numad_py_{name}", text, value=value)
+
+
+def _count(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"numad_py_{name}", text, value=value)
+
+
+def _totals(totals: Totals) -> Families:
+    yield _count("cycles", "Cycles since the start.", totals.cycles)
+    yield _count("cycle_seconds", "Time spent in cycles.", totals.cycle_s)
+    yield _count("cycle_cpu_seconds", "CPU time spent in cycles.", totals.cycle_cpu_s)
+    yield _count("scans", "Readings of a worker's numa_maps.", totals.scans)
+    yield _count("scan_seconds", "CPU time spent reading numa_maps.", totals.scan_s)
+    yield _count("move_seconds", "Time spent acting on decisions.", totals.move_s)
+    yield _count("threads_bound", "Threads whose affinity was narrowed.", totals.threads_bound)
+    yield _count("reload_failures", "Policies refused on reload.", totals.reload_failures)
+    decisions = CounterMetricFamily(
+        "numad_py_decisions", "Decisions by verdict and reason.", labels=["verdict", "reason"]
+    )
+    known = {(verdict.value, reason.value): 0 for verdict, reason in _PAIRS}
+    for (verdict, reason), count in sorted({**known, **totals.decisions}.items()):
+        decisions.add_metric([verdict, reason], count)
+    yield decisions
+    moves = CounterMetricFamily(
+        "numad_py_moves", "Decisions carried out, by how they ended.", labels=["end"]
+    )
+    for end in End:
+        moves.add_metric([end.value], totals.moves.get(end.value, 0))
+    yield moves
+    pages = CounterMetricFamily(
+        "numad_py_pages", "Pages handed to the kernel, by what became of them.", labels=["status"]
+    )
+    for status in PageStatus:
+        pages.add_metric([status.value], totals.pages.get(status.value, 0))
+    yield pages
+
+
+_PAIRS = (
+    (Verdict.ACT, Reason.REMOTE_MEMORY),
+    (Verdict.ACT, Reason.REMOTE_THREADS),
+    (Verdict.REST, Reason.HOME),
+    (Verdict.REST, Reason.BELOW_THRESHOLD),
+    (Verdict.REST, Reason.ONE_NODE),
+    (Verdict.WAIT, Reason.COOLDOWN),
+    (Verdict.WAIT, Reason.MOVING),
+    (Verdict.WAIT, Reason.PAUSED),
+    (Verdict.WAIT, Reason.UNREADABLE),
+    (Verdict.REFUSE, Reason.MEMPOLICY),
+    (Verdict.REFUSE, Reason.NO_ROOM),
+    (Verdict.REFUSE, Reason.NO_HOME),
+    (Verdict.REFUSE, Reason.IMMOVABLE),
+)
+"""Every pair there is, so that each series exists from the start and its first rise is seen."""
+
+
+def _state(report: CycleReport) -> Families:
+    mode = GaugeMetricFamily("numad_py_mode", "1 for the mode it runs in.", labels=["mode"])
+    for name in Mode:
+        mode.add_metric([name.value], float(report.mode == name.value))
+    yield mode
+    yield _plain("paused", "1 while paused.", float(report.paused))
+    yield _plain(
+        "policy_valid", "0 after a reload was refused.", float(report.policy_error is None)
+    )
+    yield _plain(
+        "policy_loaded_timestamp_seconds", "When the policy was read.", report.policy_loaded_at
+    )
+    yield _plain("last_cycle_timestamp_seconds", "When the last cycle ended.", report.last_cycle_at)
+    yield _plain("interval_seconds", "Time from one cycle to the next.", report.interval_s)
+    yield _plain(
+        "unmatched_processes", "Processes that no rule matches.", report.snapshot.unmatched
+    )
+    errors = CounterMetricFamily(
+        "numad_py_read_errors",
+        "Reads that failed: the process vanished, or the file did not follow its grammar.",
+        labels=["kind"],
+    )
+    errors.add_metric(["vanished"], report.snapshot.vanished)
+    errors.add_metric(["malformed"], report.snapshot.malformed)
+    yield errors
+
+
+def _moved(snapshot: Snapshot, totals: Totals) -> Families:
+    moved = CounterMetricFamily(
+        "numad_py_moved_bytes", "Bytes moved between nodes.", labels=["source", "target"]
+    )
+    with_memory = [node.id for node in snapshot.topology.nodes if node.has_memory]
+    known = {(a, b): 0 for a, b in product(with_memory, with_memory) if a != b}
+    for (source, target), size in sorted({**known, **totals.moved_bytes}.items()):
+        moved.add_metric([str(source), str(target)], size)
+    yield moved
+
+
+def _workers(  # noqa: C901 - one family a line
+    snapshot: Snapshot, shown: tuple[Worker, ...], findings: dict[Any, Finding]
+) -> Families:
+    base = ["worker", "rule"]
+
+    def family(name: str, text: str, *more: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"numad_py_worker_{name}", text, labels=[*base, *more])
+
+    resident = family("resident_bytes", "Resident bytes by node and kind.", "node", "kind")
+    movable = family("movable_bytes", "Resident bytes that may be moved.")
+    immovable = family("immovable_bytes", "Resident bytes shared, pinned or under a mempolicy.")
+    remote = family("remote_bytes", "Movable bytes off the home nodes.")
+    locality = family("locality_ratio", "Share of the movable bytes on the home nodes.")
+    home = family("home", "1 for each home node.", "node")
+    run = family("run_ratio", "Share of CPU time by node since the last cycle.", "node")
+    age = family("residency_age_seconds", "Age of the memory figures.")
+    threads = family("threads", "Threads.")
+    count: dict[str, int] = {}
+    for worker in snapshot.workers:
+        count[worker.rule] = count.get(worker.rule, 0) + 1
+    for worker in shown:
+        labels = [worker.label, worker.rule]
+        threads.add_metric(labels, len(worker.threads))
+        for node in snapshot.topology.nodes:
+            run.add_metric([*labels, str(node.id)], worker.run_share.get(node.id, 0.0))
+        if worker.residency is not None:
+            age.add_metric(labels, max(0.0, snapshot.at_s - worker.residency.read_at_s))
+            for kind in Kind:
+                by_node = worker.residency.by_node(kind=kind)
+                for node_id, size in by_node.items():
+                    resident.add_metric([*labels, str(node_id), kind.value], size)
+        finding = findings.get(worker.id)
+        if finding is None or worker.residency is None:
+            continue
+        movable.add_metric(labels, finding.movable_bytes)
+        immovable.add_metric(labels, finding.immovable_bytes)
+        remote.add_metric(labels, finding.remote_bytes)
+        if finding.locality is not None:
+            locality.add_metric(labels, finding.locality)
+        for home_node in sorted(finding.home.nodes) if finding.home else ():
+            home.add_metric([*labels, str(home_node)], 1)
+    workers = GaugeMetricFamily("numad_py_workers", "Workers by rule.", labels=["rule"])
+    for rule, number in sorted(count.items()):
+        workers.add_metric([rule], number)
+    yield from (resident, movable, immovable, remote, locality, home, run, age, threads, workers)

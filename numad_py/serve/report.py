@@ -1,0 +1,127 @@
+"""What a cycle leaves for people and machines to see; frozen, so that any thread may read it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from numad_py.model.outcome import Outcome
+from numad_py.model.plan import Plan
+from numad_py.model.snapshot import Snapshot, WorkerId
+from numad_py.policy.schema import Policy
+
+
+@dataclass(frozen=True)
+class CycleReport:
+    """The last cycle."""
+
+    snapshot: Snapshot
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    """The last ones, of this cycle or an earlier one."""
+    mode: str
+    paused: bool
+    policy_sources: tuple[str, ...]
+    policy_error: str | None
+    """What is wrong with the file that was refused at the last reload."""
+    policy_loaded_at: float
+    """Unix time."""
+    cycle_duration_s: float
+    cycle_cpu_s: float
+    interval_s: float
+    progress: Mapping[WorkerId, int]
+    """Bytes moved so far, of moves under way."""
+    last_cycle_at: float
+    """Unix time."""
+
+    @classmethod
+    def of_one_look(cls, snapshot: Snapshot, plan: Plan, policy: Policy) -> CycleReport:
+        """Return the report of a look that no daemon made: no times, so that it can be compared."""
+        return cls(
+            snapshot=snapshot,
+            plan=plan,
+            outcomes=(),
+            mode=policy.daemon.mode.value,
+            paused=False,
+            policy_sources=policy.sources,
+            policy_error=None,
+            policy_loaded_at=0.0,
+            cycle_duration_s=0.0,
+            cycle_cpu_s=0.0,
+            interval_s=policy.daemon.interval_s,
+            progress={},
+            last_cycle_at=0.0,
+        )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What is counted since the daemon started."""
+
+    cycles: int = 0
+    cycle_s: float = 0.0
+    cycle_cpu_s: float = 0.0
+    scans: int = 0
+    scan_s: float = 0.0
+    decisions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By verdict and reason."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """By end."""
+    moved_bytes: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """By source and target node."""
+    pages: Mapping[str, int] = field(default_factory=dict)
+    """By status."""
+    threads_bound: int = 0
+    move_s: float = 0.0
+    reload_failures: int = 0
+
+    def add(
+        self,
+        *,
+        plan: Plan,
+        outcomes: Iterable[Outcome],
+        cycle_s: float,
+        cycle_cpu_s: float,
+        scans: int,
+        scan_s: float,
+    ) -> Totals:
+        """Return the totals with one cycle more."""
+        decisions = Counter(self.decisions)
+        decisions.update((d.verdict.value, d.reason.value) for d in plan.decisions)
+        moves, pages, moved = Counter(self.moves), Counter(self.pages), Counter(self.moved_bytes)
+        threads_bound, move_s = self.threads_bound, self.move_s
+        for outcome in outcomes:
+            moves[outcome.end.value] += 1
+            pages.update({status.value: n for status, n in outcome.pages.items()})
+            moved.update(_shared_out(outcome))
+            threads_bound += outcome.threads_bound
+            move_s += outcome.duration_s
+        return replace(
+            self,
+            cycles=self.cycles + 1,
+            cycle_s=self.cycle_s + cycle_s,
+            cycle_cpu_s=self.cycle_cpu_s + cycle_cpu_s,
+            scans=self.scans + scans,
+            scan_s=self.scan_s + scan_s,
+            decisions=dict(decisions),
+            moves=dict(moves),
+            moved_bytes=dict(moved),
+            pages=dict(pages),
+            threads_bound=threads_bound,
+            move_s=move_s,
+        )
+
+
+def _shared_out(outcome: Outcome) -> dict[tuple[int, int], int]:
+    """Return the bytes that moved by source and target, in proportion to what was planned.
+
+    The mover counts pages by status, not by pair of nodes; most decisions have one pair.
+    """
+    planned = outcome.decision.move_bytes
+    if not planned or not outcome.moved_bytes:
+        return {}
+    return {
+        (move.source, move.target): outcome.moved_bytes * move.move_bytes // planned
+        for move in outcome.decision.moves
+    }
