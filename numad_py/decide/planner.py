@@ -1,8 +1,8 @@
 """Home nodes for the workers that nobody has placed: all of them together.
 
-A greedy round, largest first, over the room that is left.
-have to be moved there, weighted by distance; crowded CPUs weigh as much as memory, since a worker that
-waits for a CPU gains nothing from near memory.
+A greedy round, largest first, over the room that is left. The cost of a candidate is what would
+have to be moved there, weighted by distance; crowded CPUs weigh as much as memory, since a worker
+that waits for a CPU gains nothing from near memory.
 """
 
 from __future__ import annotations

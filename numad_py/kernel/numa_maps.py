@@ -29,7 +29,7 @@ _LINE = re.compile(
 )
 _ESCAPE = re.compile(r"\\(040|011|012|075)")
 _SHMEM = re.compile(r"^(?:/dev/shm/|/memfd:|/SYSV|/dev/zero|/anon_hugepage|/dmabuf|/i915)")
-"""Files of tmpfs that the kernel makes itself, and /dev/shm. Other mounts cannot be told by name."""
+"""Files of tmpfs that the kernel makes itself, and /dev/shm; other mounts have any name."""
 DEFAULT_POLICIES = frozenset({"default", "local"})
 """Policies that leave pages where the thread that touches them first runs."""
 
@@ -201,7 +201,7 @@ def parse(text: str) -> tuple[list[Vma], int]:
     for line in lines:
         try:
             vmas.append(parse_line(line))
-        except Malformed:  # noqa: PERF203 - one odd line must not cost the others
+        except Malformed:
             odd += 1
     return vmas, odd
 

@@ -15,11 +15,27 @@ from pathlib import Path
 
 RELEASES = ("bookworm", "trixie")
 DISK = "6G"
-PACKAGES = (
-    "systemd,systemd-sysv,dbus,udev,openssh-server,iproute2,procps,numactl,kmod,util-linux,"
-    "python3,python3-pip,python3-psutil,python3-pyudev,python3-structlog,"
-    "python3-prometheus-client,python3-tomli,prometheus,linux-image-cloud-amd64"
-).split(",")
+PACKAGES = [
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "openssh-server",
+    "iproute2",
+    "procps",
+    "numactl",
+    "kmod",
+    "util-linux",
+    "python3",
+    "python3-pip",
+    "python3-psutil",
+    "python3-pyudev",
+    "python3-structlog",
+    "python3-prometheus-client",
+    "python3-tomli",
+    "prometheus",
+    "linux-image-cloud-amd64",
+]
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
@@ -27,12 +43,24 @@ TOOLS = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
-MASKED = (
-    "prometheus.service prometheus-node-exporter.service apt-daily.timer apt-daily-upgrade.timer "
-    "e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer man-db.timer fstrim.timer "
-    "systemd-timesyncd.service getty@tty1.service systemd-networkd-wait-online.service "
-    "systemd-firstboot.service systemd-pcrphase.service ldconfig.service ssh.socket"
-).split()
+MASKED = [
+    "prometheus.service",
+    "prometheus-node-exporter.service",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "dpkg-db-backup.timer",
+    "man-db.timer",
+    "fstrim.timer",
+    "systemd-timesyncd.service",
+    "getty@tty1.service",
+    "systemd-networkd-wait-online.service",
+    "systemd-firstboot.service",
+    "systemd-pcrphase.service",
+    "ldconfig.service",
+    "ssh.socket",
+]
 NETWORK = """\
 [Match]
 Name=e*
@@ -163,14 +191,14 @@ def _build(release: str, folder: Path) -> None:
                 "--quiet",
                 "--variant=minbase",
                 f"--include={','.join(PACKAGES)}",
-                f"--customize-hook=sh {work / 'setup.sh'} \"$1\"",
+                f'--customize-hook=sh {work / "setup.sh"} "$1"',
                 release,
                 str(root),
             ],
             environ,
         )
         for name in ("vmlinuz", "initrd.img"):
-            newest = sorted((root / "boot").glob(f"{name}-*"))[-1]
+            newest = max((root / "boot").glob(f"{name}-*"))
             shutil.copy(newest, out / name)
         say(f"{release}: writing the disk")
         _run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(out / "root.img"), DISK])

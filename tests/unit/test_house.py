@@ -1,0 +1,54 @@
+"""The one way data flows, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import numad_py
+
+ROOT = Path(numad_py.__file__).parent
+MAY = {
+    "model": {"model"},
+    "policy": {"model", "policy", "errors"},
+    "kernel": {"model", "kernel", "errors"},
+    "observe": {"model", "policy", "kernel", "observe", "errors"},
+    "decide": {"model", "policy", "decide"},
+    "act": {"model", "policy", "kernel", "act", "errors"},
+    "serve": {"model", "policy", "serve", "errors"},
+}
+IMPURE = {"os", "time", "pathlib", "logging", "structlog", "psutil", "pyudev", "socket", "ctypes"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Return the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("room", sorted(MAY))
+def test_a_room_imports_only_rooms_before_it(room: str) -> None:
+    """Data goes kernel, observe, decide, act, serve; nobody imports against it."""
+    for path in (ROOT / room).glob("*.py"):
+        used = {m.split(".")[1] for m in imports(path) if m.startswith("numad_py.")}
+        assert used <= MAY[room], path
+
+
+@pytest.mark.parametrize("room", ["model", "decide"])
+def test_deciding_is_pure(room: str) -> None:
+    """Neither model nor decide imports a clock, a file system, a log or a system call."""
+    for path in (ROOT / room).glob("*.py"):
+        assert not {m.split(".")[0] for m in imports(path)} & IMPURE, path
+
+
+def test_only_the_kernel_room_uses_ctypes() -> None:
+    """System calls are made in one room."""
+    for path in ROOT.rglob("*.py"):
+        if path.parent.name != "kernel":
+            assert "ctypes" not in set(imports(path)), path
