@@ -63,8 +63,8 @@ MASKED = [
 ]
 NETWORK = """\
 [Match]
-Name=e*
-MACAddress=52:54:00:12:34:56
+# Not QEMU's first default, which another card of the guest would have too.
+MACAddress=52:54:00:6e:75:01
 [Network]
 Address=10.0.2.15/24
 LinkLocalAddressing=no
