@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs numad-py as a systemd service: the package, the unit, its user, the policy.
+# Installs numad-py as a systemd service: the package, the unit, its user, the policy, the manual.
 # usage: packaging/install.sh [WHEEL]      without a wheel it installs the checkout it stands in
 set -eu
 
@@ -38,6 +38,8 @@ python3 -m pip install --quiet --no-deps --force-reinstall --root-user-action=ig
 install -D -m 0644 "$here/packaging/sysusers.d/numad-py.conf" /usr/lib/sysusers.d/numad-py.conf
 systemd-sysusers /usr/lib/sysusers.d/numad-py.conf
 install -D -m 0644 "$here/systemd/numad-py.service" /etc/systemd/system/numad-py.service
+install -D -m 0644 "$here/packaging/man/numad-py.8" /usr/local/share/man/man8/numad-py.8
+install -D -m 0644 "$here/packaging/man/numad-py.toml.5" /usr/local/share/man/man5/numad-py.toml.5
 if [ -e /etc/numad-py/numad-py.toml ]; then
     echo "kept /etc/numad-py/numad-py.toml"
 else

@@ -7,6 +7,7 @@ if [ -d /run/systemd/system ]; then
     systemctl disable --now numad-py.service 2>/dev/null || true
 fi
 rm -f /etc/systemd/system/numad-py.service /usr/lib/sysusers.d/numad-py.conf
+rm -f /usr/local/share/man/man8/numad-py.8 /usr/local/share/man/man5/numad-py.toml.5
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 flags=
 if python3 -m pip uninstall --help | grep -q -- --break-system-packages; then
