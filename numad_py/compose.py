@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from numad_py.act.actuator import Actuator, DryActuator, RealActuator
+from numad_py.act.by_mode import ByMode
 from numad_py.act.journal import Journal
 from numad_py.daemon import Daemon, Event, Wake
 from numad_py.errors import NumadError
@@ -19,8 +20,8 @@ from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
-from numad_py.kernel.udev import TopologyEvents
-from numad_py.observe.observer import Observer
+from numad_py.kernel.udev import TopologyEvents, pci_names
+from numad_py.observe.observer import Observer, no_names
 from numad_py.policy.load import load
 from numad_py.policy.schema import Mode, Policy
 from numad_py.serve.control import ControlServer
@@ -34,15 +35,23 @@ log = structlog.get_logger(__name__)
 def build_actuator(
     policy: Policy, procfs: ProcFs, sysfs: SysFs, mailbox: queue.SimpleQueue[Event], *, dry: bool
 ) -> Actuator:
-    """Return the doer: the real one in mode ``act``, one that touches nothing otherwise.
+    """Return the doer: one that goes by the policy's mode, or one that never touches anything.
 
     Raises:
-        NumadError: when the journal cannot be kept; without it nothing may be changed.
+        NumadError: in mode ``act``, when the journal cannot be kept; without it nothing may be
+            changed. A daemon that only looks does without.
     """
-    if dry or policy.daemon.mode is not Mode.ACT:
-        return DryActuator(procfs.uptime_s)
-    journal = Journal(Path(policy.daemon.state_dir), procfs.boot_id() or "unknown")
-    return RealActuator(
+    dry_actuator = DryActuator(procfs.uptime_s)
+    if dry:
+        return dry_actuator
+    try:
+        journal = Journal(Path(policy.daemon.state_dir), procfs.boot_id() or "unknown")
+    except NumadError as error:
+        if policy.daemon.mode is Mode.ACT:
+            raise
+        log.warning("no journal: mode act will need a restart", error=str(error))
+        return dry_actuator
+    real = RealActuator(
         policy,
         procfs,
         sysfs,
@@ -50,6 +59,7 @@ def build_actuator(
         journal,
         on_outcome=lambda: mailbox.put(Wake("a move has ended")),
     )
+    return ByMode(real, dry_actuator, policy)
 
 
 def build_daemon(
@@ -67,7 +77,14 @@ def build_daemon(
     sysfs = SysFs(sysfs_root)
     mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
     actuator = build_actuator(policy, procfs, sysfs, mailbox, dry=dry)
-    observer = Observer(procfs, sysfs, CgroupFs(f"{sysfs_root}/fs/cgroup"), policy, actuator.ours)
+    observer = Observer(
+        procfs,
+        sysfs,
+        CgroupFs(f"{sysfs_root}/fs/cgroup"),
+        policy,
+        actuator.first_masks,
+        device_names=pci_names if sysfs_root == "/sys" else no_names,
+    )
     return Daemon(
         policy,
         observer,

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from numad_py.act import affinity
-from numad_py.act.journal import Journal, read
+from numad_py.act.journal import NAME, Journal, read
 from numad_py.act.mover import Mover, Tally
 from numad_py.errors import NumadError, Vanished
 from numad_py.kernel import clock, numa_maps
@@ -20,7 +20,7 @@ from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import Decision
-from numad_py.model.snapshot import Residency, WorkerId
+from numad_py.model.snapshot import FirstMasks, Residency, Thread, WorkerId
 from numad_py.policy.schema import Policy
 
 log = structlog.get_logger(__name__)
@@ -41,8 +41,10 @@ class Actuator(Protocol):
     def progress(self) -> Mapping[WorkerId, int]:
         """Return bytes moved so far by worker, of the moves under way."""
 
-    def ours(self, worker: WorkerId) -> Mapping[int, frozenset[int]]:
-        """Return the masks of a worker's threads that numad-py set."""
+    def first_masks(
+        self, worker: WorkerId, threads: tuple[Thread, ...]
+    ) -> Mapping[int, frozenset[int]]:
+        """Return the masks that threads had before numad-py narrowed them."""
 
     def use(self, policy: Policy) -> None:
         """Go on by another policy."""
@@ -85,7 +87,11 @@ class DryActuator:
         """Return nothing."""
         return {}
 
-    def ours(self, worker: WorkerId) -> Mapping[int, frozenset[int]]:  # noqa: ARG002
+    def first_masks(
+        self,
+        worker: WorkerId,  # noqa: ARG002
+        threads: tuple[Thread, ...],  # noqa: ARG002
+    ) -> Mapping[int, frozenset[int]]:
         """Return nothing: no mask is ours."""
         return {}
 
@@ -132,7 +138,6 @@ class RealActuator:
         """Guards the journal, which the mover and the main loop both use."""
         self._pending = 0
         self._current: tuple[WorkerId, Tally] | None = None
-        self._memory = {n.id: n.memory_bytes for n in sysfs.topology().nodes}
         self._mover = Mover(procfs, syscalls, self._room, self._halt)
         self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
         self._thread.start()
@@ -152,10 +157,17 @@ class RealActuator:
                 break
         for outcome in done:
             if outcome.end is End.GONE:
-                with self._lock:
-                    self._journal.forget(outcome.decision.worker)
+                self._forget(outcome.decision.worker)
         self._pending -= len(done)
         return tuple(done)
+
+    def _forget(self, worker: WorkerId) -> None:
+        try:
+            with self._lock:
+                self._journal.forget(worker)
+        except NumadError as error:
+            # It has ended, so there is nothing to undo; the entry goes with the next boot.
+            log.warning("journal not written", error=str(error))
 
     def busy(self) -> int:
         """Return what is queued, under way, or ended and not fetched yet."""
@@ -166,15 +178,11 @@ class RealActuator:
         current = self._current
         return {current[0]: current[1].moved_bytes} if current is not None else {}
 
-    def ours(self, worker: WorkerId) -> Mapping[int, frozenset[int]]:
-        """Return the standing masks that the journal knows as ours."""
-        entry = self._journal.entry(worker)
-        if entry is None:
-            return {}
-        try:
-            return affinity.ours(worker, entry, self._procfs.threads(worker.pid))
-        except Vanished:
-            return {}
+    def first_masks(
+        self, worker: WorkerId, threads: tuple[Thread, ...]
+    ) -> Mapping[int, frozenset[int]]:
+        """Return what the journal knows of the threads that have a mask of ours."""
+        return affinity.first_masks(worker, self._journal.entry(worker), threads)
 
     def use(self, policy: Policy) -> None:
         """Go on by another policy, from the next decision on."""
@@ -200,11 +208,7 @@ class RealActuator:
         self._thread.join(timeout_s)
 
     def _room(self, node: int) -> int:
-        for state in self._sysfs.node_states():
-            if state.node == node:
-                spare = self._policy.placement.headroom * self._memory.get(node, 0)
-                return int(state.free_bytes + state.reclaimable_bytes / 2 - spare)
-        return 0
+        return self._sysfs.node_state(node).room_bytes(self._policy.placement.headroom)
 
     def _run(self) -> None:
         while (decision := self._queue.get()) is not None:
@@ -213,18 +217,16 @@ class RealActuator:
 
     def _carry_out(self, decision: Decision) -> Outcome:
         """Bind, move, measure; whatever goes wrong becomes part of the outcome."""
-        started_at_s, began_s = self._procfs.uptime_s(), clock.monotonic_s()
+        started_at_s, began_s = clock.boottime_s(), clock.monotonic_s()
         tally = Tally()
         bound = affinity.Bound()
         after = None
         self._current = (decision.worker, tally)
         try:
-            if self._halt.is_set():
-                tally.end = End.STOPPED
-            else:
-                bound = self._bind(decision)
-                if decision.moves:
-                    self._mover.move(decision, self._policy.migration, tally)
+            bound = self._bind(decision, tally)
+            if tally.end is End.DONE and decision.moves:
+                self._mover.move(decision, self._policy.migration, tally)
+            if decision.moves and not self._halt.is_set():
                 after = self._measure(decision.worker)
         except Vanished:
             tally.end = End.GONE
@@ -242,17 +244,20 @@ class RealActuator:
             duration_s=clock.monotonic_s() - began_s,
             threads_bound=bound.threads,
             threads_left=bound.left,
-            moved_bytes=tally.moved_bytes,
+            moved=dict(tally.moved),
             pages=dict(tally.pages),
             refused_bytes=dict(tally.refused_bytes),
             after=after,
             error=tally.error,
         )
 
-    def _bind(self, decision: Decision) -> affinity.Bound:
-        if decision.bind_cpus is None:
-            return affinity.Bound()
+    def _bind(self, decision: Decision, tally: Tally) -> affinity.Bound:
         with self._lock:
+            # Under the lock: whoever gives masks back has said so before, and holds it meanwhile.
+            if self._halt.is_set():
+                tally.end = End.STOPPED
+            if tally.end is not End.DONE or decision.bind_cpus is None:
+                return affinity.Bound()
             return affinity.bind(
                 decision, decision.bind_cpus, self._procfs, self._syscalls, self._journal
             )
@@ -263,20 +268,17 @@ class RealActuator:
         if not vmas:
             return None
         cost_s = clock.thread_cpu_s() - began
-        return numa_maps.residency(vmas, odd, read_at_s=self._procfs.uptime_s(), cost_s=cost_s)
+        return numa_maps.residency(vmas, odd, read_at_s=clock.boottime_s(), cost_s=cost_s)
 
 
-def read_ours(folder: Path, procfs: ProcFs) -> Callable[[WorkerId], Mapping[int, frozenset[int]]]:
-    """Return a reader of the masks that a journal knows as ours; none where it cannot be read."""
+def read_first_masks(folder: Path, procfs: ProcFs) -> FirstMasks:
+    """Return what a journal that another process keeps knows; nothing where it cannot be read."""
     try:
-        entries = read(folder / "journal.jsonl", procfs.boot_id() or "unknown")
+        entries = read(folder / NAME, procfs.boot_id() or "unknown")
     except OSError:
         entries = {}
 
-    def ours(worker: WorkerId) -> Mapping[int, frozenset[int]]:
-        try:
-            return affinity.ours(worker, entries.get(worker), procfs.threads(worker.pid))
-        except Vanished:
-            return {}
+    def first_masks(worker: WorkerId, threads: tuple[Thread, ...]) -> Mapping[int, frozenset[int]]:
+        return affinity.first_masks(worker, entries.get(worker), threads)
 
-    return ours
+    return first_masks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -41,8 +41,8 @@ def bind(
 ) -> Bound:
     """Narrow every thread to these CPUs, until two passes find nothing to do.
 
-    No mask is ever widened: a thread gets what its own mask and ``cpus`` share, and is left alone
-    where that is nothing.
+    A thread gets what its user's mask and ``cpus`` share, and is left alone where that is nothing;
+    for a thread that was bound elsewhere earlier, its user's mask is the one it had before that.
 
     Raises:
         Vanished: the worker ended, or its pid is another process.
@@ -54,7 +54,10 @@ def bind(
     with alive(decision.worker, procfs, syscalls) as handle:
         for _ in range(_PASSES):
             handle.check()
-            wanted = _wanted(procfs.threads(decision.worker.pid), cpus, left)
+            threads = procfs.threads(decision.worker.pid)
+            before = first_masks(decision.worker, journal.entry(decision.worker), threads)
+            left |= {t.tid for t in threads if t.affinity and not _users(t, before) & cpus}
+            wanted = _wanted([t for t in threads if t.tid not in left], cpus, before)
             if not wanted:
                 clean += 1
                 if clean == _CLEAN_PASSES:
@@ -65,23 +68,22 @@ def bind(
             for tid, masks in wanted.items():
                 handle.check()
                 (done if _set(tid, masks.ours, syscalls) else left).add(tid)
-            left |= _apart(procfs, decision.worker.pid, cpus)
     return Bound(threads=len(done), left=len(left))
 
 
+def _users(thread: Thread, before: Mapping[int, frozenset[int]]) -> frozenset[int]:
+    """Return the mask that its user gave a thread."""
+    return before.get(thread.tid, thread.affinity or frozenset())
+
+
 def _wanted(
-    threads: tuple[Thread, ...], cpus: frozenset[int], left: set[int]
+    threads: Sequence[Thread], cpus: frozenset[int], before: Mapping[int, frozenset[int]]
 ) -> dict[int, ThreadMasks]:
     return {
-        t.tid: ThreadMasks(t.start_ticks, t.affinity, t.affinity & cpus)
+        t.tid: ThreadMasks(t.start_ticks, _users(t, before), _users(t, before) & cpus)
         for t in threads
-        if t.tid not in left and t.affinity and t.affinity & cpus and not t.affinity <= cpus
+        if t.affinity and not t.affinity <= cpus
     }
-
-
-def _apart(procfs: ProcFs, pid: int, cpus: frozenset[int]) -> set[int]:
-    """Return threads whose mask shares no CPU with the home: pinned elsewhere by their user."""
-    return {t.tid for t in procfs.threads(pid) if t.affinity and not t.affinity & cpus}
 
 
 def _entry(decision: Decision, wanted: Mapping[int, ThreadMasks]) -> Entry:
@@ -99,17 +101,23 @@ def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> bool:
         return False
 
 
-def ours(
-    worker: WorkerId, entry: Entry | None, threads: tuple[Thread, ...]
+def first_masks(
+    worker: WorkerId, entry: Entry | None, threads: Sequence[Thread]
 ) -> dict[int, frozenset[int]]:
-    """Return the masks of a worker's threads that are numad-py's, by thread id.
+    """Return the masks that threads had before numad-py narrowed them, by thread id.
 
-    A thread born since counts as ours where it has a mask that numad-py set: it inherited it.
+    Only of threads whose mask is one that numad-py has set: another one is its user's, set since. A
+    thread born since has inherited such a mask, and gets the worker's first one.
     """
     if entry is None or entry.worker != worker:
         return {}
-    set_masks = {masks.ours for masks in entry.threads.values()}
-    return {t.tid: t.affinity for t in threads if t.affinity in set_masks and t.affinity}
+    return {
+        t.tid: known.before
+        if (known := entry.threads.get(t.tid)) and known.start_ticks == t.start_ticks
+        else entry.first_mask
+        for t in threads
+        if t.affinity in entry.set_masks
+    }
 
 
 def restore(entry: Entry, procfs: ProcFs, syscalls: Syscalls) -> int:
@@ -128,18 +136,12 @@ def _restore_threads(entry: Entry, procfs: ProcFs, syscalls: Syscalls, handle: A
     given_back = 0
     for _ in range(_PASSES):
         threads = procfs.threads(entry.worker.pid)
-        standing = ours(entry.worker, entry, threads)
+        before = first_masks(entry.worker, entry, threads)
         changed = 0
         for thread in threads:
-            if thread.tid not in standing:
-                continue
-            known = entry.threads.get(thread.tid)
-            same = known is not None and known.start_ticks == thread.start_ticks
-            before = known.before if known is not None and same else entry.first_mask
-            if before == thread.affinity:
-                continue
-            handle.check()
-            changed += _set(thread.tid, before, syscalls)
+            if thread.tid in before and before[thread.tid] != thread.affinity:
+                handle.check()
+                changed += _set(thread.tid, before[thread.tid], syscalls)
         given_back += changed
         if not changed:
             break

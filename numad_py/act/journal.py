@@ -45,6 +45,13 @@ class Entry:
     label: str
     decision: str
     threads: Mapping[int, ThreadMasks] = field(default_factory=dict)
+    earlier: frozenset[frozenset[int]] = frozenset()
+    """Masks set before these; a thread may still have one where binding anew was cut short."""
+
+    @property
+    def set_masks(self) -> frozenset[frozenset[int]]:
+        """Every mask that numad-py has set on a thread of this worker."""
+        return self.earlier | {masks.ours for masks in self.threads.values()}
 
     @property
     def first_mask(self) -> frozenset[int]:
@@ -73,6 +80,7 @@ class Journal:
         with _explained(self._path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _hand_over(self._lock, folder)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -106,7 +114,9 @@ class Journal:
                 else masks
                 for tid, masks in entry.threads.items()
             }
-            entry = replace(entry, threads={**known.threads, **threads})
+            entry = replace(
+                entry, threads={**known.threads, **threads}, earlier=known.set_masks | entry.earlier
+            )
         self._append(_record(entry, self._boot_id))
         self._entries[entry.worker] = entry
 
@@ -154,6 +164,7 @@ class Journal:
         new = self._path.with_suffix(".new")
         with new.open("w") as file:
             os.fchmod(file.fileno(), 0o600)
+            _hand_over(file.fileno(), self._folder)
             file.write("".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
@@ -164,6 +175,16 @@ class Journal:
         finally:
             os.close(folder)
         self._records = len(lines)
+
+
+def _hand_over(descriptor: int, folder: Path) -> None:
+    """Give a file that root makes to the owner of its folder.
+
+    Else ``sudo numad-py run --once`` would leave a journal that the service cannot open.
+    """
+    owner = folder.stat()
+    if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def read(path: Path, boot_id: str) -> dict[WorkerId, Entry]:
@@ -191,6 +212,7 @@ def read(path: Path, boot_id: str) -> dict[WorkerId, Entry]:
         except (ValueError, KeyError, TypeError, AttributeError):
             log.warning("journal: a record cannot be parsed", record=line[:200])
             with contextlib.suppress(OSError), path.with_suffix(".bad").open("a") as bad:
+                _hand_over(bad.fileno(), path.parent)
                 bad.write(line + "\n")
     return entries
 
@@ -207,6 +229,7 @@ def _record(entry: Entry, boot_id: str) -> dict[str, Any]:
             str(tid): [masks.start_ticks, format_list(masks.before), format_list(masks.ours)]
             for tid, masks in entry.threads.items()
         },
+        "earlier": sorted(format_list(mask) for mask in entry.earlier),
     }
 
 
@@ -219,6 +242,7 @@ def _entry(record: Mapping[str, Any]) -> Entry:
             int(tid): ThreadMasks(int(start), parse_list(before), parse_list(ours))
             for tid, (start, before, ours) in record["threads"].items()
         },
+        earlier=frozenset(parse_list(mask) for mask in record.get("earlier", ())),
     )
 
 

@@ -9,21 +9,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from numad_py.act.handing import Hands
 from numad_py.act.identity import Alive, alive
-from numad_py.act.ranges import BASE_PAGE, Range, ranges_on
+from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.act.ranges import Range, ranges_on
 from numad_py.errors import Vanished
-from numad_py.kernel import clock
+from numad_py.kernel import clock, numa_maps
 from numad_py.kernel.procfs import ProcFs
-from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
+from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.outcome import End, PageStatus
 from numad_py.model.plan import Decision
+from numad_py.model.snapshot import Mobility
 from numad_py.policy.schema import Method, MigrationPolicy
-
-THP_BYTES = 2 << 20
-"""Size of a transparent huge page on x86-64, and on aarch64 with 4 KiB pages."""
-_PAGES_PER_THP = THP_BYTES // BASE_PAGE
-_TRIES = 2
-"""Times a page is handed to the kernel before it counts as refusing."""
 
 
 @dataclass
@@ -31,10 +28,16 @@ class Tally:
     """What has been moved so far; grows as the mover goes along."""
 
     end: End = End.DONE
-    moved_bytes: int = 0
+    moved: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Bytes by source and target."""
     pages: Counter[PageStatus] = field(default_factory=Counter)
     refused_bytes: Counter[int] = field(default_factory=Counter)
     error: str | None = None
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes moved in all."""
+        return sum(self.moved.values())
 
 
 @dataclass(frozen=True)
@@ -53,23 +56,46 @@ class Mover:
             with alive(decision.worker, self.procfs, self.syscalls) as handle:
                 resident = decision.finding.movable_bytes + decision.finding.immovable_bytes
                 small = resident <= policy.migrate_pages_limit_bytes
-                if policy.method is Method.MIGRATE_PAGES and small:
-                    self._migrate(decision, tally)
-                else:
-                    _Walk(self, decision, policy, tally, handle).run()
+                # migrate_pages knows no shares: all of a node goes to one.
+                plain = len({move.source for move in decision.moves}) == len(decision.moves)
+                try:
+                    if policy.method is Method.MIGRATE_PAGES and small and plain:
+                        self._migrate(decision, tally)
+                    else:
+                        _Walk(self, decision, policy, tally, handle).run()
+                finally:
+                    # A zombie has no memory: its files are empty, the calls say EINVAL.
+                    handle.check()
         except (Vanished, ProcessLookupError):
             tally.end = End.GONE
-        if tally.end is End.DONE and (tally.refused_bytes or tally.pages[PageStatus.NOT_ATTEMPTED]):
+        if tally.end is End.DONE and tally.refused_bytes:
             tally.end = End.PARTIAL
 
     def _migrate(self, decision: Decision, tally: Tally) -> None:
-        """Use migrate_pages, once for each pair of nodes; judged by measuring again."""
+        """Use migrate_pages, once for each pair of nodes.
+
+        What it returns is no full account (it leaves out pages that Linux 6.1 could not isolate),
+        so what has moved is what the source has lost when it is measured again.
+        """
+        pid = decision.worker.pid
         for move in decision.moves:
             if self.stop.is_set():
                 tally.end = End.STOPPED
-                return
-            self.syscalls.migrate_pages(decision.worker.pid, {move.source}, {move.target})
-            tally.moved_bytes += move.move_bytes
+                break
+            if self.room(move.target) < move.move_bytes:
+                tally.end = End.NO_ROOM
+                break
+            before = self._movable_on(pid, move.source)
+            self.syscalls.migrate_pages(pid, {move.source}, {move.target})
+            left = self._movable_on(pid, move.source)
+            tally.moved[move.source, move.target] += max(0, before - left)
+            if left:
+                tally.refused_bytes[move.source] = left
+
+    def _movable_on(self, pid: int, node: int) -> int:
+        vmas, odd = numa_maps.parse(self.procfs.numa_maps(pid))
+        residency = numa_maps.residency(vmas, odd, read_at_s=0.0, cost_s=0.0)
+        return residency.by_node(mobility=Mobility.MOVABLE).get(node, 0)
 
 
 class _Walk:
@@ -87,26 +113,37 @@ class _Walk:
         """By source node: [target, bytes left] pairs in order."""
         for move in decision.moves:
             self._budget.setdefault(move.source, []).append([move.target, move.move_bytes])
-        self._sources = frozenset(self._budget)
 
     def run(self) -> None:
-        for found in list(ranges_on(self._pid, self._sources, self._mover.procfs)):
-            left = found.remote_bytes
-            heads = found.may_be_thp
-            for start in range(found.start, found.end, self._chunk_bytes(found)):
-                if self._must_stop() or left <= 0:
-                    break
-                end = min(start + self._chunk_bytes(found), found.end)
-                seen, heads = self._chunk(found, start, end, heads=heads)
-                left -= seen
+        sources = frozenset(self._budget)
+        for found in list(ranges_on(self._pid, sources, self._mover.procfs)):
+            self._range(found)
             if self._tally.end is not End.DONE:
                 return
 
+    def _range(self, found: Range) -> None:
+        """Move one range, chunk by chunk, until what was seen on the sources has been met."""
+        left = found.remote_bytes
+        chunk_bytes = self._chunk_bytes(found)
+        # Chunks end on multiples of their size, so that a huge page is not cut in two.
+        start = found.start
+        while start < found.end and left > 0 and not self._must_stop():
+            end = min((start // chunk_bytes + 1) * chunk_bytes, found.end)
+            began_s, moved_before = clock.monotonic_s(), self._tally.moved_bytes
+            chunk = Pages.of_range(start, end, found.page_bytes, self._nodes_of)
+            for source in self._budget:
+                if remote := chunk.on(source):
+                    left -= remote.total_bytes
+                    self._move(source, remote, huge=found.may_be_thp)
+                if self._tally.end is not End.DONE:
+                    return
+            self._pace(self._tally.moved_bytes - moved_before, clock.monotonic_s() - began_s)
+            start = end
+
     def _chunk_bytes(self, found: Range) -> int:
-        """Return the chunk, whole pages of the range; THP blocks stay whole."""
-        return max(
-            found.page_bytes, self._policy.chunk_bytes // found.page_bytes * found.page_bytes
-        )
+        """Return the chunk: whole pages, and whole huge pages where the range may have some."""
+        unit = THP_BYTES if found.may_be_thp else found.page_bytes
+        return max(unit, self._policy.chunk_bytes // unit * unit)
 
     def _must_stop(self) -> bool:
         if self._mover.stop.is_set():
@@ -115,45 +152,8 @@ class _Walk:
         self._handle.check()
         return False
 
-    def _chunk(self, found: Range, start: int, end: int, *, heads: bool) -> tuple[int, bool]:
-        """Move one chunk.
-
-        Returns:
-            The bytes seen on source nodes or gone from there, and whether huge pages are still
-            to be expected in this range.
-        """
-        began_s = clock.monotonic_s()
-        remote = self._remote(range(start, end, found.page_bytes))
-        if not remote:
-            return 0, heads
-        moved_before = self._tally.moved_bytes
-        seen = len(remote) * found.page_bytes
-        if not self._has_room(remote, found.page_bytes):
-            return seen, heads
-        if heads and (blocks := _whole_blocks(remote)):
-            # A huge page moves whole with any one of its addresses, and further ones only cost:
-            # hand in one for each block, and see whether the block came along.
-            self._move({block: remote[block] for block in blocks}, found.page_bytes, count=False)
-            after = self._remote(remote)
-            heads = len(remote) - len(after) > len(blocks)
-            self._count_moved(len(remote) - len(after), found.page_bytes, remote, after)
-            remote = after
-        for attempt in range(_TRIES):
-            if not remote:
-                break
-            remote = self._move(remote, found.page_bytes, count=attempt == _TRIES - 1)
-        self._pace(self._tally.moved_bytes - moved_before, clock.monotonic_s() - began_s)
-        return seen, heads
-
-    def _remote(self, addresses: range | dict[int, int]) -> dict[int, int]:
-        """Return the pages that lie on source nodes, with their node."""
-        asked = array("Q", addresses)
-        nodes = self._mover.syscalls.move_pages_query(self._pid, asked)
-        return {
-            address: node
-            for address, node in zip(asked, nodes, strict=True)
-            if node in self._sources
-        }
+    def _nodes_of(self, addresses: array[int]) -> array[int]:
+        return self._mover.syscalls.move_pages_query(self._pid, addresses)
 
     def _target(self, source: int) -> int:
         """Return where pages of a node go now; the last target takes what exceeds its budget."""
@@ -162,56 +162,25 @@ class _Walk:
             pairs.pop(0)
         return pairs[0][0]
 
-    def _has_room(self, remote: dict[int, int], page_bytes: int) -> bool:
-        needed = Counter(self._target(node) for node in remote.values())
-        for target, pages in needed.items():
-            if self._mover.room(target) < pages * page_bytes:
-                self._tally.end = End.NO_ROOM
-                self._tally.pages[PageStatus.NO_ROOM] += pages
-                return False
-        return True
-
-    def _move(self, remote: dict[int, int], page_bytes: int, *, count: bool) -> dict[int, int]:
-        """Hand pages to the kernel, those for one target together; return what is still remote.
-
-        Args:
-            remote: node by address.
-            page_bytes: size of each page.
-            count: count what stays behind, with its reason; else it will be tried again.
-        """
-        left: dict[int, int] = {}
-        by_target = sorted((self._target(node), address) for address, node in remote.items())
-        addresses = array("Q", [address for _, address in by_target])
-        targets = array("i", [target for target, _ in by_target])
-        _, status = self._mover.syscalls.move_pages(self._pid, addresses, targets)
-        for address, target, result in zip(addresses, targets, status, strict=True):
-            source = remote[address]
-            if result == target:
-                self._moved(source, page_bytes)
-                continue
-            what = _page_status(result)
-            if what is not PageStatus.ABSENT:
-                left[address] = source
-            if count:
-                self._tally.pages[what] += 1
-                if what is not PageStatus.ABSENT:
-                    self._tally.refused_bytes[source] += page_bytes
-        return left
-
-    def _moved(self, source: int, page_bytes: int) -> None:
-        self._tally.pages[PageStatus.MOVED] += 1
-        self._tally.moved_bytes += page_bytes
-        self._budget[source][0][1] -= page_bytes
-
-    def _count_moved(
-        self, pages: int, page_bytes: int, before: dict[int, int], after: dict[int, int]
-    ) -> None:
-        """Count what came along with the heads, beyond the heads counted when they moved."""
-        heads = sum(1 for a in before if a not in after and a % THP_BYTES == 0)
-        for source, count in Counter(before[a] for a in before if a not in after).items():
-            self._budget[source][0][1] -= count * page_bytes
-        self._tally.pages[PageStatus.MOVED] += pages - heads
-        self._tally.moved_bytes += (pages - heads) * page_bytes
+    def _move(self, source: int, remote: Pages, *, huge: bool) -> None:
+        """Move what a chunk has on one node, and count it."""
+        target, tally = self._target(source), self._tally
+        if self._mover.room(target) < remote.total_bytes:
+            tally.end = End.NO_ROOM
+            tally.pages[PageStatus.NO_ROOM] += len(remote)
+            return
+        result = Hands(self._mover.syscalls, self._pid, source, target).move(remote, huge=huge)
+        moved_bytes = result.moved * remote.page_bytes
+        tally.pages[PageStatus.MOVED] += result.moved
+        tally.moved[source, target] += moved_bytes
+        self._budget[source][0][1] -= moved_bytes
+        for said, pages in Counter(result.stayed.values()).items():
+            what = _page_status(said)
+            tally.pages[what] += pages
+            if what not in {PageStatus.ABSENT, PageStatus.NO_ROOM}:
+                tally.refused_bytes[source] += pages * remote.page_bytes
+        if result.no_room:
+            tally.end = End.NO_ROOM
 
     def _pace(self, moved_bytes: int, took_s: float) -> None:
         """Sleep as long as the rate asks for; wake at once when told to stop."""
@@ -222,17 +191,7 @@ class _Walk:
                 self._mover.stop.wait(pause_s)
 
 
-def _whole_blocks(remote: dict[int, int]) -> list[int]:
-    """Return the first address of each aligned 2 MiB block that lies on one node in whole."""
-    count: Counter[tuple[int, int]] = Counter(
-        (address // THP_BYTES, node) for address, node in remote.items()
-    )
-    return [block * THP_BYTES for (block, _), pages in count.items() if pages == _PAGES_PER_THP]
-
-
 def _page_status(result: int) -> PageStatus:
-    if result == UNWRITTEN:
-        return PageStatus.NOT_ATTEMPTED
     if result == -errno.EACCES:
         return PageStatus.SHARED
     if result in {-errno.ENOENT, -errno.EFAULT}:

@@ -10,14 +10,14 @@ def thread_cpu_s() -> float:
     return time.thread_time()
 
 
-def process_cpu_s() -> float:
-    """Return the CPU time of this process, seconds, all threads (CLOCK_PROCESS_CPUTIME_ID)."""
-    return time.process_time()
-
-
 def monotonic_s() -> float:
     """Return a clock for durations, seconds (CLOCK_MONOTONIC)."""
     return time.monotonic()
+
+
+def boottime_s() -> float:
+    """Return the time since boot, seconds (CLOCK_BOOTTIME, as in /proc/uptime)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def unix_s() -> float:

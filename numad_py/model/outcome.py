@@ -22,8 +22,6 @@ class PageStatus(str, Enum):
     """-ENOENT or -EFAULT: not there any more."""
     NO_ROOM = "no-room"
     """-ENOMEM: no free page on the target."""
-    NOT_ATTEMPTED = "not-attempted"
-    """The batch broke off before it; the entry was left unwritten."""
 
 
 class End(str, Enum):
@@ -56,7 +54,8 @@ class Outcome:
     threads_bound: int = 0
     threads_left: int = 0
     """Threads whose mask could not be set, or is the user's own."""
-    moved_bytes: int = 0
+    moved: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """Bytes by source and target node."""
     pages: Mapping[PageStatus, int] = field(default_factory=dict)
     """Base or huge pages by status."""
     refused_bytes: Mapping[int, int] = field(default_factory=dict)
@@ -64,3 +63,8 @@ class Outcome:
     after: Residency | None = None
     """Measured again when the move had ended."""
     error: str | None = None
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes moved in all."""
+        return sum(self.moved.values())

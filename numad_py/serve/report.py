@@ -60,6 +60,7 @@ class Totals:
     """What is counted since the daemon started."""
 
     cycles: int = 0
+    failed_cycles: int = 0
     cycle_s: float = 0.0
     cycle_cpu_s: float = 0.0
     scans: int = 0
@@ -94,7 +95,7 @@ class Totals:
         for outcome in outcomes:
             moves[outcome.end.value] += 1
             pages.update({status.value: n for status, n in outcome.pages.items()})
-            moved.update(_shared_out(outcome))
+            moved.update(outcome.moved)
             threads_bound += outcome.threads_bound
             move_s += outcome.duration_s
         return replace(
@@ -111,17 +112,3 @@ class Totals:
             threads_bound=threads_bound,
             move_s=move_s,
         )
-
-
-def _shared_out(outcome: Outcome) -> dict[tuple[int, int], int]:
-    """Return the bytes that moved by source and target, in proportion to what was planned.
-
-    The mover counts pages by status, not by pair of nodes; most decisions have one pair.
-    """
-    planned = outcome.decision.move_bytes
-    if not planned or not outcome.moved_bytes:
-        return {}
-    return {
-        (move.source, move.target): outcome.moved_bytes * move.move_bytes // planned
-        for move in outcome.decision.moves
-    }

@@ -148,3 +148,13 @@ def test_nothing_is_changed_when_the_journal_cannot_be_written(
         bind(decision(child), frozenset({0}), ProcFs(), Syscalls(), journal)
     time.sleep(0)
     assert masks(child) == first
+
+
+def test_what_root_writes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    """The service, which is not root, can take up a journal that root has made by hand."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(tmp_path, 65534, 65534)
+    journal = Journal(tmp_path, "boot")
+    journal.close()
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {65534}

@@ -1,0 +1,78 @@
+"""The doer of a daemon whose mode may change while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from numad_py.act.actuator import Actuator, DryActuator
+from numad_py.model.outcome import Outcome
+from numad_py.model.plan import Decision
+from numad_py.model.snapshot import Thread, WorkerId
+from numad_py.policy.schema import Mode, OnStop, Policy
+
+
+class ByMode:
+    """Acts in mode ``act``; in any other it only says what it would do.
+
+    The real doer keeps the journal in every mode, so that masks set earlier are known as ours and
+    can be given back.
+    """
+
+    def __init__(self, real: Actuator, dry: DryActuator, policy: Policy) -> None:
+        """Begin in the policy's mode."""
+        self._real = real
+        self._dry = dry
+        self._acting = policy.daemon.mode is Mode.ACT
+        self._paused = False
+
+    def submit(self, decision: Decision) -> None:
+        """Hand a decision to the doer of this mode."""
+        (self._real if self._acting else self._dry).submit(decision)
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return what has ended, in this mode or the one before."""
+        return (*self._real.outcomes(), *self._dry.outcomes())
+
+    def busy(self) -> int:
+        """Return how many decisions the real doer has."""
+        return self._real.busy()
+
+    def progress(self) -> Mapping[WorkerId, int]:
+        """Return bytes moved so far by worker."""
+        return self._real.progress()
+
+    def first_masks(
+        self, worker: WorkerId, threads: tuple[Thread, ...]
+    ) -> Mapping[int, frozenset[int]]:
+        """Return the masks that threads had before numad-py narrowed them."""
+        return self._real.first_masks(worker, threads)
+
+    def use(self, policy: Policy) -> None:
+        """Go on by another policy; leaving mode ``act`` is a stop: moves end, masks as it says."""
+        self._real.use(policy)
+        was_acting, self._acting = self._acting, policy.daemon.mode is Mode.ACT
+        if was_acting and not self._acting:
+            self._real.pause()
+            if policy.daemon.on_stop is OnStop.RESTORE:
+                self._real.restore_all()
+        elif self._acting and not was_acting and not self._paused:
+            self._real.resume()
+
+    def pause(self) -> None:
+        """Stop within a chunk."""
+        self._paused = True
+        self._real.pause()
+
+    def resume(self) -> None:
+        """Take decisions again."""
+        self._paused = False
+        if self._acting:
+            self._real.resume()
+
+    def restore_all(self) -> int:
+        """Give all masks back, whatever the mode."""
+        return self._real.restore_all()
+
+    def stop(self, timeout_s: float) -> None:
+        """End for good."""
+        self._real.stop(timeout_s)

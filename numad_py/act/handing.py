@@ -1,0 +1,148 @@
+"""Handing pages to the kernel, each as seldom as will do, and learning what became of each.
+
+What move_pages(2) makes hard (do_pages_move, mm/migrate.c): pages for one target go in batches, and
+a page that is refused at once ends a batch. A batch in which one page fails says nothing of any of
+its pages, though it has moved the others, and the call ends there: what stands behind it was not
+attempted.
+
+Mostly all pages move; then each step is a loop in C. What is done in Python is done for the few
+that would not.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
+
+_FINAL = frozenset({-errno.EACCES, -errno.ENOENT, -errno.EFAULT})
+"""Answers that a second try would not change: shared, not there, not mapped."""
+
+
+@dataclass
+class Result:
+    """What became of the pages of one chunk."""
+
+    moved: int = 0
+    """Pages."""
+    stayed: dict[int, int] = field(default_factory=dict)
+    """A negative errno by address, of pages that did not move; -EBUSY where nothing was said."""
+    no_room: bool = False
+    """The target got full in the middle."""
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Moves pages of one process from one node to another."""
+
+    syscalls: Syscalls
+    pid: int
+    source: int
+    target: int
+
+    def move(self, pages: Pages, *, huge: bool) -> Result:
+        """Move pages that lie on the source; one that will not is tried twice, not more.
+
+        Args:
+            pages: in order of address.
+            huge: whether some may be transparent huge pages. Such a page moves whole with any one
+                of its addresses, and further ones only cost: a block of 2 MiB is tried by one.
+        """
+        result = Result()
+        refused: set[int] = set()
+        if huge and (heads := pages.block_heads()):
+            self._call(heads, result)
+            after = Pages(pages.addresses, self._nodes_of(pages.addresses), pages.page_bytes)
+            result.moved += after.nodes.count(self.target)
+            pages = after.on(self.source)
+            refused = set(heads).intersection(pages.addresses)
+        if not refused:
+            stayed = self._attempt(pages.addresses, result)
+            self._attempt_again(stayed, (), result)
+            return result
+        small, blocks = _apart(pages.addresses, refused)
+        # One page more tells whether it is a huge page that stays or the first small page only.
+        stayed = self._attempt([*small, *(block[-1] for block in blocks.values())], result)
+        fresh: list[int] = []
+        for head, block in blocks.items():
+            if block[-1] in stayed:
+                result.stayed.update(dict.fromkeys((head, *block), stayed.pop(block[-1])))
+            else:
+                fresh += (head, *block[:-1])
+        self._attempt_again(stayed, fresh, result)
+        return result
+
+    def _attempt_again(self, stayed: dict[int, int], fresh: Iterable[int], result: Result) -> None:
+        """Try once more what a second try may move, and pages that had none yet."""
+        result.stayed.update({a: said for a, said in stayed.items() if said in _FINAL})
+        again = sorted((*fresh, *(a for a, said in stayed.items() if said not in _FINAL)))
+        if result.no_room:
+            result.stayed.update(dict.fromkeys(again, -errno.ENOMEM))
+        elif again:
+            result.stayed.update(self._attempt(again, result))
+
+    def _attempt(self, addresses: Sequence[int], result: Result) -> dict[int, int]:
+        """Hand pages in until the kernel got to each; return what it says of those that stay."""
+        waiting = addresses if isinstance(addresses, array) else array("Q", sorted(addresses))
+        stayed: dict[int, int] = {}
+        while waiting:
+            status, not_done = self._call(waiting, result)
+            moved = status.count(self.target)
+            result.moved += moved
+            if moved == len(waiting):
+                break
+            told = {
+                address: said if said < 0 else -errno.EBUSY
+                for address, said in zip(waiting, status, strict=True)
+                if said not in {UNWRITTEN, self.target}
+            }
+            stayed.update(told)
+            last_told = max(told, default=0)
+            unsaid = array(
+                "Q", (a for a, said in zip(waiting, status, strict=True) if said == UNWRITTEN)
+            )
+            nodes = self._nodes_of(unsaid)
+            result.moved += nodes.count(self.target)
+            left = [a for a, n in zip(unsaid, nodes, strict=True) if n == self.source]
+            # Of the last batch alone no more can have failed than it holds: more means that the
+            # call ended earlier, at the last page that was told.
+            behind = sum(1 for address in waiting if address > last_told)
+            waiting = array("Q")
+            if told and not_done > behind and not result.no_room:
+                waiting = array("Q", (a for a in left if a > last_told))
+                left = [a for a in left if a < last_told]
+            stayed.update(dict.fromkeys(left, -errno.ENOMEM if result.no_room else -errno.EBUSY))
+        return stayed
+
+    def _call(self, addresses: array[int], result: Result) -> tuple[array[int], int]:
+        """Return the status of each page, and how many the kernel says are not done."""
+        targets = array("i", [self.target]) * len(addresses)
+        try:
+            not_done, status = self.syscalls.move_pages(self.pid, addresses, targets)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            # What it had moved by then stands; nothing was said of it.
+            result.no_room = True
+            return array("i", [UNWRITTEN]) * len(addresses), len(addresses)
+        return status, not_done
+
+    def _nodes_of(self, addresses: array[int]) -> array[int]:
+        return self.syscalls.move_pages_query(self.pid, addresses)
+
+
+def _apart(addresses: Iterable[int], heads: set[int]) -> tuple[list[int], dict[int, list[int]]]:
+    """Return the pages of no such block, and those behind each head, both in order."""
+    small: list[int] = []
+    blocks: dict[int, list[int]] = {head: [] for head in heads}
+    for address in addresses:
+        head = address // THP_BYTES * THP_BYTES
+        if head not in heads:
+            small.append(address)
+        elif address != head:
+            blocks[head].append(address)
+    return small, {head: block for head, block in blocks.items() if block}

@@ -1,0 +1,68 @@
+"""Pages of one range as arrays: addresses, and the node of each, as move_pages has them.
+
+A GiB has 262,144 small pages, and Python would spend longer on looping over them than the kernel
+on moving them: whatever is done for each is done by a function that loops in C.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import compress
+
+from numad_py.act.ranges import BASE_PAGE
+
+THP_BYTES = 2 << 20
+"""Size of a transparent huge page on x86-64, and on aarch64 with 4 KiB pages."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Pages in order of address."""
+
+    addresses: array[int]
+    """Type code ``Q``."""
+    nodes: array[int]
+    """Type code ``i``: the node of each page, or a negative errno (move_pages(2))."""
+    page_bytes: int
+
+    @classmethod
+    def of_range(
+        cls, start: int, end: int, page_bytes: int, nodes_of: Callable[[array[int]], array[int]]
+    ) -> Pages:
+        """Return all pages of a range; ``nodes_of`` asks the kernel where they lie."""
+        addresses = array("Q", range(start, end, page_bytes))
+        return cls(addresses, nodes_of(addresses), page_bytes)
+
+    def __len__(self) -> int:
+        """Return how many pages there are."""
+        return len(self.addresses)
+
+    @property
+    def total_bytes(self) -> int:
+        """Their size."""
+        return len(self.addresses) * self.page_bytes
+
+    def on(self, node: int) -> Pages:
+        """Return those on a node."""
+        count = self.nodes.count(node)
+        if count == len(self):
+            return self
+        addresses = array("Q", compress(self.addresses, map(node.__eq__, self.nodes)))
+        return Pages(addresses, array("i", [node]) * count, self.page_bytes)
+
+    def block_heads(self) -> array[int]:
+        """Return the first address of each aligned block of 2 MiB whose pages are all here."""
+        heads = array("Q")
+        if not self.addresses:
+            return heads
+        first = -(-self.addresses[0] // THP_BYTES) * THP_BYTES
+        for head in range(first, self.addresses[-1] + 1, THP_BYTES):
+            at = bisect_left(self.addresses, head)
+            last = at + THP_BYTES // BASE_PAGE - 1
+            # In order of address and no two alike: the ends tell that all between are there.
+            if last < len(self) and self.addresses[last] - head == THP_BYTES - BASE_PAGE:
+                heads.append(head)
+        return heads

@@ -1,0 +1,105 @@
+"""Pages as arrays, held against the same done page by page."""
+
+from __future__ import annotations
+
+import errno
+import random
+from array import array
+
+import pytest
+
+from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.act.ranges import BASE_PAGE
+
+BLOCK = THP_BYTES // BASE_PAGE
+NODES = (0, 1, 7, -errno.ENOENT, -errno.EACCES)
+HEAD = 0x7F0000000000
+"""Begins a block."""
+
+
+def drawn(seed: int) -> Pages:
+    """Return pages of which some are missing, in runs of many nodes."""
+    rng = random.Random(seed)  # noqa: S311 - to be drawn again, not to be secret
+    at = HEAD + rng.randrange(2 * BLOCK) * BASE_PAGE
+    addresses, nodes = array("Q"), array("i")
+    for _ in range(rng.randrange(8)):
+        at += rng.choice([0, 0, 1, BLOCK]) * BASE_PAGE
+        for _ in range(rng.choice([0, 1, 3, BLOCK - 1, BLOCK, 2 * BLOCK])):
+            addresses.append(at)
+            nodes.append(rng.choice(NODES) if rng.random() < 0.01 else NODES[seed % 2])
+            at += BASE_PAGE
+    return Pages(addresses, nodes, BASE_PAGE)
+
+
+def pairs(pages: Pages) -> list[tuple[int, int]]:
+    """Return address and node of each."""
+    return list(zip(pages.addresses, pages.nodes, strict=True))
+
+
+def heads_one_by_one(pages: Pages) -> list[int]:
+    """Return the blocks that are here in whole, the slow way."""
+    here = set(pages.addresses)
+    return [
+        address
+        for address in sorted(here)
+        if address % THP_BYTES == 0
+        and all(address + i * BASE_PAGE in here for i in range(1, BLOCK))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_on_keeps_the_pages_of_one_node_in_order(seed: int) -> None:
+    """What is left is each page of that node, and nothing else."""
+    pages = drawn(seed)
+    for node in NODES:
+        assert pairs(pages.on(node)) == [(a, n) for a, n in pairs(pages) if n == node]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_block_head_stands_for_a_block_that_is_here_in_whole(seed: int) -> None:
+    """Each aligned block of 2 MiB with all its pages has its head named, no other block has."""
+    pages = drawn(seed)
+    for part in (pages, pages.on(0), pages.on(1)):
+        assert list(part.block_heads()) == heads_one_by_one(part)
+
+
+@pytest.mark.parametrize("gone", [0, 1, BLOCK // 2, BLOCK - 1])
+def test_one_missing_page_spoils_its_block_and_no_other(gone: int) -> None:
+    """The block before and the one behind keep their heads."""
+    numbers = [i for i in range(3 * BLOCK) if i != BLOCK + gone]
+    addresses = array("Q", [HEAD + i * BASE_PAGE for i in numbers])
+    pages = Pages(addresses, array("i", [0]) * len(addresses), BASE_PAGE)
+    assert list(pages.block_heads()) == [HEAD, HEAD + 2 * THP_BYTES]
+
+
+def test_2_mib_that_are_not_aligned_hold_no_block() -> None:
+    """A huge page lies on a multiple of its size."""
+    pages = Pages.of_range(
+        HEAD + BASE_PAGE,
+        HEAD + BASE_PAGE + THP_BYTES,
+        BASE_PAGE,
+        lambda a: array("i", [0]) * len(a),
+    )
+    assert len(pages) == BLOCK
+    assert list(pages.block_heads()) == []
+
+
+def test_a_range_is_asked_about_page_by_page() -> None:
+    """Each page of the range's own size is asked for once; the size follows from their number."""
+    asked = []
+
+    def nodes_of(addresses: array[int]) -> array[int]:
+        asked.append(list(addresses))
+        return array("i", [3]) * len(addresses)
+
+    pages = Pages.of_range(HEAD, HEAD + 3 * THP_BYTES, THP_BYTES, nodes_of)
+    assert asked == [[HEAD, HEAD + THP_BYTES, HEAD + 2 * THP_BYTES]]
+    assert pages.total_bytes == 3 * THP_BYTES
+    assert list(pages.nodes) == [3, 3, 3]
+
+
+def test_no_pages_have_no_heads() -> None:
+    """Nothing is found in nothing."""
+    none = Pages(array("Q"), array("i"), BASE_PAGE)
+    assert (len(none), len(none.on(0))) == (0, 0)
+    assert list(none.block_heads()) == []
