@@ -22,7 +22,7 @@ from numad_py.model.plan import DecisionState, Plan, Verdict
 from numad_py.model.snapshot import Snapshot
 from numad_py.observe.observer import Observer
 from numad_py.policy.schema import Mode, OnStop, Policy
-from numad_py.serve.logs import Voice
+from numad_py.serve.logs import Voice, configure
 from numad_py.serve.notify import Notifier
 from numad_py.serve.report import CycleReport, Totals
 from numad_py.serve.status import plan_document, status_document
@@ -60,6 +60,21 @@ class Command:
 
 
 Event = Stop | Wake | Command
+
+
+def fixed_at_start(old: Policy, new: Policy) -> list[str]:
+    """Return the keys that have changed and that a running daemon cannot take over."""
+    keys = (
+        ("daemon", "state_dir"),
+        ("daemon", "runtime_dir"),
+        ("metrics", "listen"),
+        ("metrics", "max_workers"),
+    )
+    return [
+        f"{table}.{key}"
+        for table, key in keys
+        if getattr(getattr(old, table), key) != getattr(getattr(new, table), key)
+    ]
 
 
 class Daemon:
@@ -107,16 +122,29 @@ class Daemon:
             if self._wait(due) or clock.monotonic_s() >= due:
                 if self._ended():
                     break
-                self.cycle()
+                self._cycle_or_say()
                 due = clock.monotonic_s() + self.policy.daemon.interval_s
         self.stop()
+
+    def _cycle_or_say(self) -> None:
+        """Run a cycle; one that fails is said and counted, and the next one may do better.
+
+        The first one must succeed: what is wrong from the start is for whoever started it.
+        """
+        try:
+            self.cycle()
+        except NumadError as error:
+            self.totals = replace(self.totals, failed_cycles=self.totals.failed_cycles + 1)
+            log.error("cycle failed", error=str(error))  # noqa: TRY400 - the message says it all
+            self._notifier.status(f"the last cycle failed: {error}")
+            self._notifier.watchdog()
 
     def _ended(self) -> bool:
         return self._stopping
 
     def cycle(self) -> CycleReport:
         """Observe, decide, act, remember, publish."""
-        began_s, began_cpu_s = clock.monotonic_s(), clock.process_cpu_s()
+        began_s, began_cpu_s = clock.monotonic_s(), clock.thread_cpu_s()
         scans, scan_s = self.observer.scanner.scans, self.observer.scanner.scan_s
         outcomes = self._take_outcomes()
         snapshot = self.observer.observe()
@@ -126,7 +154,7 @@ class Daemon:
             if decision.verdict is Verdict.ACT:
                 self.actuator.submit(decision)
         duration_s = clock.monotonic_s() - began_s
-        cpu_s = clock.process_cpu_s() - began_cpu_s
+        cpu_s = clock.thread_cpu_s() - began_cpu_s
         self.totals = self.totals.add(
             plan=plan,
             outcomes=outcomes,
@@ -261,13 +289,18 @@ class Daemon:
                 "policy rejected, the earlier one stands", problems=list(error.problems)
             )
             raise
+        needs_restart = fixed_at_start(self.policy, policy)
+        if policy.log != self.policy.log:
+            configure(policy.log.level, policy.log.format)
         self.policy = policy
         self._policy_error = None
         self._policy_loaded_at = clock.unix_s()
         self.observer.use(policy)
         self.actuator.use(policy)
         log.info("policy loaded", files=list(policy.sources))
-        return {"files": list(policy.sources)}
+        if needs_restart:
+            log.warning("these keys take effect at a restart", keys=needs_restart)
+        return {"files": list(policy.sources), "needs_restart": needs_restart}
 
     # What other threads call
 

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import numad_py
-from numad_py.cli import config, control, doctor, look, run, undo
 from numad_py.errors import NumadError
 
 EPILOG = """\
 exit codes: 0 done, 1 failed, 2 usage, 77 a right is missing, 78 bad configuration
 files: /etc/numad-py/numad-py.toml, then /etc/numad-py/conf.d/*.toml by name
 """
+GROUPS = {
+    "run": ("run",),
+    "look": ("status", "plan"),
+    "control": ("pause", "resume", "reload"),
+    "config": ("check-config",),
+    "undo": ("restore",),
+    "doctor": ("doctor",),
+}
+"""Modules of this package, each with its verbs, in the order of the help text."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of every verb."""
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of every verb, or of a verb's group alone.
+
+    A verb loads its own module only: asking a running daemon must not cost what running one does.
+    """
     parser = argparse.ArgumentParser(
         prog="numad-py",
         description="Keeps inference workers, their memory and threads on the same NUMA nodes.",
@@ -26,24 +39,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"numad-py {numad_py.__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for group in (run, look, control, config, undo, doctor):
-        group.add_verbs(verbs)
+    wanted = [group for group, names in GROUPS.items() if verb in names] or list(GROUPS)
+    for group in wanted:
+        importlib.import_module(f"numad_py.cli.{group}").add_verbs(verbs)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(words[0] if words else None).parse_args(words)
+    code = 0
     try:
-        code: int = arguments.call(arguments)
+        code = arguments.call(arguments)
+        sys.stdout.flush()
     except NumadError as error:
         for line in str(error).splitlines():
             print(f"numad-py: {line}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader (head, less) has had enough; nothing is wrong.
-        sys.stderr.close()
-        return 0
+        # The reader (head, less) has had enough; nothing is wrong. What the buffer still holds must
+        # go somewhere: the interpreter writes it at exit, and fails again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return code

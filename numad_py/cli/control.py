@@ -25,10 +25,10 @@ def add_verbs(verbs: Verbs) -> None:
         parser.set_defaults(call=ask, verb=verb)
 
 
-def socket_path() -> Path:
+def socket_path(config: str | None = None) -> Path:
     """Return where the daemon listens: the policy's runtime_dir, else the usual place."""
     try:
-        runtime_dir = load(None).daemon.runtime_dir
+        runtime_dir = load(config, known_servers=False).daemon.runtime_dir
     except NumadError:
         # A bad or absent policy must not keep anybody from reaching the daemon that runs.
         runtime_dir = DaemonPolicy().runtime_dir
@@ -43,6 +43,8 @@ def ask(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.verb == "reload":
         print("policy loaded: " + ", ".join(answer["files"]))
+        if answer["needs_restart"]:
+            print("at a restart only: " + ", ".join(answer["needs_restart"]))
     else:
         print("paused" if answer["paused"] else "running")
     return 0

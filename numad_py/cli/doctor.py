@@ -48,7 +48,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         *_policy(arguments.config),
         *_kernel(procfs),
         *_others(procfs),
-        *_daemon(),
+        *_daemon(arguments.config),
     ]
     if arguments.json:
         print_json({"schema": 1, "checks": [asdict(check) for check in checks]})
@@ -138,9 +138,9 @@ def _others(procfs: ProcFs) -> Iterator[Check]:
             yield Check("others", level, f"{comm} runs (pid {pid}); {others[comm]}{advice}")
 
 
-def _daemon() -> Iterator[Check]:
+def _daemon(config: str | None) -> Iterator[Check]:
     try:
-        call(socket_path(), "status")
+        call(socket_path(config), "status")
     except NumadError as error:
         yield Check("daemon", "note", str(error))
     else:

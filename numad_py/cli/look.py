@@ -12,15 +12,11 @@ from numad_py.cli.common import (
     add_json,
     add_roots,
     is_live,
-    observer_for,
-    policy_for_look,
     print_json,
+    print_text,
 )
 from numad_py.cli.control import socket_path
-from numad_py.decide.decisions import decide
 from numad_py.errors import RightsError
-from numad_py.model.plan import DecisionState
-from numad_py.policy.schema import Policy
 from numad_py.serve.control import NotRunning, call
 from numad_py.serve.report import CycleReport
 from numad_py.serve.status import plan_document, render_plan, render_status, status_document
@@ -67,13 +63,13 @@ def _show(
 ) -> int:
     document = _from_daemon(arguments, verb)
     if document is None:
-        report = look(arguments, policy_for_look(arguments.config))
-        document = document_of(report)
-        _refuse_if_blind(report)
+        from numad_py.cli.direct import look  # noqa: PLC0415 - asking a daemon needs no rooms
+
+        document = document_of(look(arguments))
     if arguments.json:
         print_json(document)
     else:
-        print(render(document))
+        print_text(render(document))
     return 0
 
 
@@ -85,18 +81,3 @@ def _from_daemon(arguments: argparse.Namespace, verb: str) -> Document | None:
         return cast("Document", call(socket_path(), verb))
     except (NotRunning, RightsError):
         return None
-
-
-def look(arguments: argparse.Namespace, policy: Policy) -> CycleReport:
-    """Look once and decide, as a first cycle would; nothing is remembered or changed."""
-    snapshot = observer_for(arguments, policy).observe()
-    decided, _ = decide(snapshot, policy, DecisionState())
-    return CycleReport.of_one_look(snapshot, decided, policy)
-
-
-def _refuse_if_blind(report: CycleReport) -> None:
-    """Raise where there are workers and no right to see any of them."""
-    workers = report.snapshot.workers
-    problems = [w.problem for w in workers if w.residency is None and w.problem]
-    if workers and len(problems) == len(workers) and all("CAP_" in p for p in problems):
-        raise RightsError(problems[0])

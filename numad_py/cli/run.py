@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 
-from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
+from numad_py.cli.common import (
+    Verbs,
+    add_config,
+    add_json,
+    add_roots,
+    print_json,
+    print_text,
+    privileged,
+)
 from numad_py.compose import build_daemon, serving, with_mode
 from numad_py.daemon import Daemon
 from numad_py.kernel import rights
@@ -39,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until stopped, or once."""
     mode = Mode(arguments.mode) if arguments.mode else None
     policy = with_mode(load(arguments.config, privileged=privileged()), mode)
-    dry = arguments.dry_run or policy.daemon.mode is not Mode.ACT
+    dry = bool(arguments.dry_run or (arguments.once and policy.daemon.mode is not Mode.ACT))
     logs.configure(policy.log.level, policy.log.format)
     if not (arguments.once and dry):
         rights.require(needed(policy, dry=dry))
@@ -82,7 +90,5 @@ def once(daemon: Daemon, *, dry: bool, as_json: bool) -> int:
     if as_json:
         print_json({"schema": 1, "plan": plan, "status": status})
     else:
-        print(render_plan(plan))
-        print()
-        print(render_status(status))
+        print_text(f"{render_plan(plan)}\n\n{render_status(status)}")
     return 0

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from numad_py.act.affinity import restore_all
-from numad_py.act.journal import Journal
-from numad_py.cli.common import Verbs, add_config, add_json, policy_for_look, print_json
+from numad_py.act.journal import NAME, Journal
+from numad_py.cli.common import Verbs, add_config, add_json, print_json
 from numad_py.cli.control import socket_path
+from numad_py.cli.direct import policy_for_look
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
@@ -32,7 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
 def restore(arguments: argparse.Namespace) -> int:
     """Ask the daemon, or do it from the journal where none runs."""
     try:
-        answer = cast("dict[str, Any]", call(socket_path(), "restore"))
+        answer = cast("dict[str, Any]", call(socket_path(arguments.config), "restore"))
         workers, by = int(answer["restored"]), "daemon"
     except NotRunning:
         workers, by = _from_journal(arguments.config), "journal"
@@ -50,7 +51,10 @@ def restore(arguments: argparse.Namespace) -> int:
 def _from_journal(config: str | None) -> int:
     policy = policy_for_look(config)
     procfs = ProcFs()
-    journal = Journal(Path(policy.daemon.state_dir), procfs.boot_id() or "unknown")
+    folder = Path(policy.daemon.state_dir)
+    if not (folder / NAME).exists():
+        return 0
+    journal = Journal(folder, procfs.boot_id() or "unknown")
     try:
         if journal.entries():
             rights.require(("CAP_SYS_NICE",))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from numad_py.decide import words
 from numad_py.decide.findings import diagnose
 from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
-from numad_py.decide.moves import moves_home
+from numad_py.decide.moves import moves_home, reserve
 from numad_py.decide.planner import place
 from numad_py.decide.remember import cooldown_s
 from numad_py.decide.room import Room
@@ -64,6 +64,8 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     ===============================================  ======  ================
     """
     room = Room(snapshot, policy.placement)
+    for worker in snapshot.workers:
+        reserve(worker, state.of(worker.id), snapshot.topology, room)
     rules = {rule.name: rule for rule in policy.rules}
     given = {w.id: given_home(w, rules.get(w.rule), snapshot.topology) for w in snapshot.workers}
     planned = place(
@@ -127,7 +129,7 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
     remote = _is_remote(finding, policy)
     bind = _bind(worker, home, finding, snapshot, policy, remote=remote)
     if not remote and bind is None:
-        return _rest(worker, finding, memory)
+        return _rest(worker, finding, memory, policy)
     if state.paused:
         return _Said(Verdict.WAIT, Reason.PAUSED, words.paused(finding))
     left_s = _cooldown_left_s(memory, policy, snapshot.at_s)
@@ -151,11 +153,14 @@ def _is_remote(finding: Finding, policy: PlacementPolicy) -> bool:
     )
 
 
-def _rest(worker: Worker, finding: Finding, memory: WorkerMemory) -> _Said:
+def _rest(worker: Worker, finding: Finding, memory: WorkerMemory, policy: PlacementPolicy) -> _Said:
     home = finding.home
     if finding.remote_bytes:
         return _Said(Verdict.REST, Reason.BELOW_THRESHOLD, words.below(finding))
     stuck = sum(memory.refused.values())
+    if stuck < policy.min_remote_bytes:
+        # A few pages are always pinned or shared; they are no reason to restart anything.
+        stuck = 0
     if worker.residency is not None and home is not None and not stuck:
         shared = worker.residency.by_node(mobility=Mobility.SHARED)
         away = sum(size for node, size in shared.items() if node not in home.nodes)
@@ -178,7 +183,8 @@ def _bind(
 
     A pin or a cpuset is the user's: memory follows it. Otherwise threads that could leave their
     home are bound when they are away, when memory moves (it would follow them off again), or when
-    the worker is large enough for the policy to care.
+    the worker is large enough for the policy to care. Threads that numad-py has bound elsewhere
+    come along.
     """
     if home.source in {HomeSource.PIN, HomeSource.CPUSET}:
         return None
@@ -186,7 +192,9 @@ def _bind(
     cpus = (cpus - policy.reserved_cpus) or cpus
     wanted = cpus & user_mask(worker, snapshot.topology)
     free = any(
-        t.affinity is not None and not t.affinity <= cpus and t.affinity & cpus
+        t.affinity is not None
+        and not t.affinity <= cpus
+        and worker.first_masks.get(t.tid, t.affinity) & cpus
         for t in worker.threads
     )
     if not wanted or not free:

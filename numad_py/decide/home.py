@@ -29,15 +29,13 @@ class Given:
 def user_mask(worker: Worker, topology: Topology) -> frozenset[int]:
     """Return the CPUs that its threads may use as far as numad-py did not narrow them.
 
-    A mask of ours counts as what the cpuset grants: it says nothing of the user's wishes.
+    A cpuset that has been narrowed since holds all the same.
     """
-    granted = worker.cpuset_cpus or topology.cpus
     masks = [
-        granted if worker.ours.get(t.tid) == t.affinity else t.affinity
-        for t in worker.threads
-        if t.affinity is not None
+        worker.first_masks.get(t.tid, t.affinity) for t in worker.threads if t.affinity is not None
     ]
-    return frozenset().union(*masks) & topology.cpus
+    granted = worker.cpuset_cpus or topology.cpus
+    return frozenset().union(*(mask for mask in masks if mask)) & granted & topology.cpus
 
 
 def bound_by_user(worker: Worker) -> bool:

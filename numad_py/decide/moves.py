@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from numad_py.decide.planner import movable_by_node
 from numad_py.decide.room import Room
 from numad_py.model.plan import Home, MemoryMove, WorkerMemory
@@ -17,16 +19,38 @@ def moves_home(
     Room is taken for them. None where the home nodes together have too little: a worker is not
     squeezed, and half a move would leave it on one node more than before.
     """
-    remote = {
-        node: size
-        for node, size in sorted(movable_by_node(worker, memory.refused).items())
-        if node not in home.nodes
-    }
-    targets = [n for n in sorted(home.nodes) if _takes_memory(n, topology)]
-    if sum(remote.values()) > sum(room.bytes_on(node) for node in targets):
+    remote = _remote(worker, home, memory)
+    if sum(remote.values()) > sum(room.bytes_on(node) for node in _targets(home, topology)):
         return None
+    return _share_out(remote, home, topology, room)
+
+
+def reserve(worker: Worker, memory: WorkerMemory, topology: Topology, room: Room) -> None:
+    """Take the room that a move under way may still need, as far as there is any.
+
+    The figures may be from before the move, and what has moved is gone from the room already: then
+    more is taken than needed, until the move ends.
+    """
+    if memory.moving and memory.home is not None:
+        _share_out(_remote(worker, memory.home, memory), memory.home, topology, room)
+
+
+def _remote(worker: Worker, home: Home, memory: WorkerMemory) -> dict[int, int]:
+    movable = movable_by_node(worker, memory.refused)
+    return {node: size for node, size in movable.items() if node not in home.nodes}
+
+
+def _targets(home: Home, topology: Topology) -> list[int]:
+    return [n for n in sorted(home.nodes) if _takes_memory(n, topology)]
+
+
+def _share_out(
+    remote: Mapping[int, int], home: Home, topology: Topology, room: Room
+) -> tuple[MemoryMove, ...]:
+    """Return moves by source; the largest source chooses first, whatever the ids."""
+    targets = _targets(home, topology)
     moves: list[MemoryMove] = []
-    for source, size in remote.items():
+    for source, size in sorted(remote.items(), key=lambda item: (-item[1], item[0])):
         left = size
         for target in sorted(targets, key=lambda n: (topology.distance(source, n), n)):
             part = min(left, room.bytes_on(target))
@@ -36,7 +60,7 @@ def moves_home(
                 left -= part
             if not left:
                 break
-    return tuple(moves)
+    return tuple(sorted(moves, key=lambda move: move.source))
 
 
 def _takes_memory(node_id: int, topology: Topology) -> bool:

@@ -7,6 +7,7 @@ that waits for a CPU gains nothing from near memory.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
@@ -43,15 +44,24 @@ def place(
     same input gives the same plan.
     """
     homes: dict[WorkerId, Home] = {}
+    # What is planned here is taken from the real room when the moves are made.
+    room = copy.deepcopy(room)
     for worker in sorted(workers, key=lambda w: (-_size(w, state), w.label)):
-        bytes_by_node = movable_by_node(worker, state.of(worker.id).refused)
-        home = _home(worker, bytes_by_node, snapshot.topology, room, state.of(worker.id).home)
+        known = state.of(worker.id)
+        bytes_by_node = movable_by_node(worker, known.refused)
+        # A move under way has its target; its room is reserved.
+        home = known.home if known.moving else None
+        home = home or _home(worker, bytes_by_node, snapshot.topology, room, known.home)
         if home is None:
             continue
         homes[worker.id] = home
         share = worker.demand_cpus / len(home.nodes)
-        for node in home.nodes:
+        coming = sum(size for node, size in bytes_by_node.items() if node not in home.nodes)
+        for node in sorted(home.nodes, key=room.bytes_on, reverse=True):
             room.take_cpus(node, share)
+            part = min(coming, room.bytes_on(node))
+            room.take_bytes(node, part)
+            coming -= part
     return homes
 
 
@@ -74,6 +84,24 @@ def _home(
         and node.has_memory
         and (worker.mems_allowed is None or node.id in worker.mems_allowed)
     ]
+    # Where numad-py has bound its threads it stays if it can: it was placed there once already.
+    masks = [t.affinity for t in worker.threads if t.tid in worker.first_masks and t.affinity]
+    bound = topology.nodes_of(frozenset().union(*masks))
+    staying = [node for node in usable if node in bound]
+    return _cheapest(staying, worker, bytes_by_node, topology, room, before) or _cheapest(
+        usable, worker, bytes_by_node, topology, room, before
+    )
+
+
+def _cheapest(  # noqa: PLR0917 - what a choice depends on
+    usable: Sequence[int],
+    worker: Worker,
+    bytes_by_node: Mapping[int, int],
+    topology: Topology,
+    room: Room,
+    before: Home | None,
+) -> Home | None:
+    """Return the cheapest of the smallest sets of these nodes that hold it, if any does."""
     for size in range(1, len(usable) + 1):
         feasible = [
             nodes for nodes in _sets(usable, size, topology) if _fits(nodes, bytes_by_node, room)
@@ -85,8 +113,8 @@ def _home(
             feasible,
             key=lambda nodes: (costs[nodes], -sum(room.bytes_on(n) for n in nodes), sorted(nodes)),
         )
-        if before is not None and before.source is HomeSource.PLANNER and before.nodes in costs:
-            gain = costs[before.nodes] - costs[best]
+        if before is not None and _would_do(before, usable, bytes_by_node, room):
+            gain = _cost(before.nodes, worker, bytes_by_node, topology, room) - costs[best]
             if gain <= CLEAR_GAIN * sum(bytes_by_node.values()):
                 return before
         return Home(best, HomeSource.PLANNER, _why(best, bytes_by_node, len(feasible)))
@@ -101,6 +129,14 @@ def _sets(usable: Sequence[int], size: int, topology: Topology) -> Iterable[froz
         frozenset(sorted(usable, key=lambda n: (topology.distance(start, n), n))[:size])
         for start in usable
     }
+
+
+def _would_do(
+    before: Home, usable: Sequence[int], bytes_by_node: Mapping[int, int], room: Room
+) -> bool:
+    """Say whether an earlier home is still possible, also where fewer nodes would do by now."""
+    ours = before.source is HomeSource.PLANNER and before.nodes <= set(usable)
+    return ours and _fits(before.nodes, bytes_by_node, room)
 
 
 def _fits(nodes: frozenset[int], bytes_by_node: Mapping[int, int], room: Room) -> bool:

@@ -10,18 +10,9 @@ class Room:
     """A ledger of memory and CPUs by node, for one round of planning."""
 
     def __init__(self, snapshot: Snapshot, policy: PlacementPolicy) -> None:
-        """Open it with what the nodes have.
-
-        Clean file cache counts half: reclaim can drop it, but somebody may want it.
-        """
-        memory = {node.id: node.memory_bytes for node in snapshot.topology.nodes}
+        """Open it with what the nodes have."""
         self._bytes = {
-            state.node: int(
-                state.free_bytes
-                + state.reclaimable_bytes / 2
-                - policy.headroom * memory.get(state.node, 0)
-            )
-            for state in snapshot.node_states
+            state.node: state.room_bytes(policy.headroom) for state in snapshot.node_states
         }
         self._cpus = {
             node.id: float(len(node.cpus - policy.reserved_cpus))

@@ -27,6 +27,9 @@ _LINE = re.compile(
     r"(?P<rest>(?: .*)?)\Z",
     re.DOTALL,
 )
+_COUNT = re.compile(r"[0-9]{1,20}\Z")
+"""An unsigned long has 20 digits at most."""
+_NODE = re.compile(r"N([0-9]{1,9})\Z")
 _ESCAPE = re.compile(r"\\(040|011|012|075)")
 _SHMEM = re.compile(r"^(?:/dev/shm/|/memfd:|/SYSV|/dev/zero|/anon_hugepage|/dmabuf|/i915)")
 """Files of tmpfs that the kernel makes itself, and /dev/shm; other mounts have any name."""
@@ -163,11 +166,11 @@ def parse_line(line: str) -> Vma:
             flags.add(key)
         elif key == "file":
             file = _ESCAPE.sub(lambda m: chr(int(m[1], 8)), value)
-        elif not value.isascii() or not value.isdigit():
+        elif _COUNT.match(value) is None:
             msg = f"{word!r} is not a count in numa_maps: {line[:120]!r}"
             raise Malformed(msg)
-        elif key[:1] == "N" and key[1:].isdigit():
-            pages[int(key[1:])] = int(value)
+        elif node := _NODE.match(key):
+            pages[int(node[1])] = int(value)
         else:
             figures[key] = int(value)
     page_bytes = figures.get("kernelpagesize_kB", 0) * 1024

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import psutil
 
-from numad_py.errors import Malformed, RightsError, Vanished
+from numad_py.errors import Malformed, NumadError, RightsError, Vanished
 from numad_py.model.cpulist import parse_list
 from numad_py.model.snapshot import Thread
 
 PF_KTHREAD = 0x00200000
 """Flag of kernel threads in field 9 of stat (include/linux/sched.h)."""
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+"""Unit of RSS in field 24."""
 _FIELDS_AFTER_COMM = 37
 """A stat line has at least field 39, the last CPU; comm is field 2."""
 
@@ -35,6 +37,8 @@ class Stat:
     utime_ticks: int
     stime_ticks: int
     last_cpu: int
+    resident_bytes: int
+    """RSS, without hugetlb."""
 
     @property
     def cpu_ticks(self) -> int:
@@ -56,6 +60,25 @@ class ProcessInfo:
     start_ticks: int
     ppid: int
     kernel_thread: bool
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryStatus:
+    """What /proc/PID/status says of memory (proc(5))."""
+
+    mems_allowed: frozenset[int] | None
+    """Nodes on which the kernel will give it memory; None where the kernel does not say."""
+    resident_bytes: int | None
+    """VmRSS, without hugetlb; None for a kernel thread or a zombie."""
+
+
+def _kib(text: str | None) -> int | None:
+    number, _, unit = (text or "").partition(" ")
+    try:
+        return int(number) * 1024 if unit == "kB" else None
+    except ValueError:
+        return None
 
 
 def parse_stat(text: str) -> Stat:
@@ -79,6 +102,7 @@ def parse_stat(text: str) -> Stat:
             utime_ticks=int(fields[11]),
             stime_ticks=int(fields[12]),
             last_cpu=int(fields[36]),
+            resident_bytes=int(fields[21]) * PAGE_BYTES,
         )
     except ValueError as error:
         msg = f"not a number in a stat line: {error}"
@@ -89,8 +113,9 @@ class ProcFs:
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
     Every method but ``pids``, ``cgroup``, ``boot_id`` and ``sysctl_int`` raises Vanished where the
-    file is gone (ENOENT, ESRCH) and RightsError where it may not be read (hidepid, or ptrace's
-    check). ``vanished`` and ``malformed`` count both events since the reader was made.
+    file is gone (ENOENT, ESRCH), RightsError where it may not be read (hidepid, or ptrace's check)
+    and Malformed where reading fails in another way (EIO, ENOMEM). ``vanished`` and ``malformed``
+    count both events since the reader was made.
     """
 
     def __init__(
@@ -106,9 +131,20 @@ class ProcFs:
     # Processes
 
     def pids(self) -> list[int]:
-        """Return the ids of all processes."""
+        """Return the ids of all processes.
+
+        Raises:
+            NumadError: the root cannot be listed, or has no process in it.
+        """
         psutil.PROCFS_PATH = str(self.root)
-        return psutil.pids()
+        try:
+            return psutil.pids()
+        except OSError as error:
+            raise self._no_procfs(error) from None
+        except IndexError:
+            # psutil looks for the lowest of them.
+            why = "it shows no process"
+            raise self._no_procfs(why) from None
 
     def stat(self, pid: int) -> Stat:
         """Return /proc/PID/stat."""
@@ -148,6 +184,7 @@ class ProcFs:
             start_ticks=stat.start_ticks,
             ppid=stat.ppid,
             kernel_thread=bool(stat.flags & PF_KTHREAD),
+            resident_bytes=stat.resident_bytes,
         )
 
     def _uid(self, pid: int) -> int:
@@ -218,9 +255,13 @@ class ProcFs:
             cpu_ticks=stat.cpu_ticks,
         )
 
-    def mems_allowed(self, pid: int) -> frozenset[int] | None:
-        """Return the nodes on which a process may have memory (Mems_allowed_list)."""
-        return self._list(self.status(pid).get("Mems_allowed_list"))
+    def memory(self, pid: int) -> MemoryStatus:
+        """Return what status says of a process's memory, at no cost to it."""
+        status = self.status(pid)
+        return MemoryStatus(
+            mems_allowed=self._list(status.get("Mems_allowed_list")),
+            resident_bytes=_kib(status.get("VmRSS")),
+        )
 
     def numa_maps(self, pid: int) -> str:
         """Return /proc/PID/numa_maps; empty for zombies and kernel threads.
@@ -244,7 +285,7 @@ class ProcFs:
         """
         try:
             lines = self._read(f"{pid}/cgroup").split("\n")
-        except (Vanished, RightsError, OSError):
+        except NumadError:
             return None
         found: dict[str, str] = {}
         for line in lines:
@@ -262,9 +303,13 @@ class ProcFs:
         """Return the time since boot (CLOCK_BOOTTIME; uptime_proc_show, fs/proc/uptime.c).
 
         Raises:
+            NumadError: there is no such file: this is no proc file system.
             Malformed: the file holds no number.
         """
-        text = self._read("uptime")
+        try:
+            text = self._read("uptime")
+        except (Vanished, Malformed) as error:
+            raise self._no_procfs(error) from None
         try:
             return float(text.split()[0])
         except (ValueError, IndexError):
@@ -278,7 +323,7 @@ class ProcFs:
         """
         for line in self._read("stat").split("\n"):
             key, _, value = line.partition(" ")
-            if key == "processes" and value.isdigit():
+            if key == "processes" and value.isdecimal():
                 return int(value)
         return None
 
@@ -286,14 +331,14 @@ class ProcFs:
         """Return the id of this boot."""
         try:
             return self._read("sys/kernel/random/boot_id").strip()
-        except (Vanished, RightsError, OSError):
+        except NumadError:
             return None
 
     def sysctl_int(self, name: str) -> int | None:
         """Return a number below /proc/sys, None where this kernel has none of that name."""
         try:
             return int(self._read(f"sys/{name}").split()[0])
-        except (Vanished, RightsError, OSError, ValueError, IndexError):
+        except (NumadError, ValueError, IndexError):
             return None
 
     # Reading
@@ -317,7 +362,11 @@ class ProcFs:
                     "use the shipped unit, or run as root"
                 )
                 raise RightsError(msg) from None
-            raise
+            msg = f"{path} cannot be read: {error.strerror}"
+            raise Malformed(msg) from None
+
+    def _no_procfs(self, why: object) -> NumadError:
+        return NumadError(f"{self.root} cannot be used ({why}): is this a proc file system?")
 
     def _list(self, text: str | None) -> frozenset[int] | None:
         if text is None:

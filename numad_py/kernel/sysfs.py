@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from numad_py.errors import NumadError
+from numad_py.errors import Malformed, NumadError
 from numad_py.model.cpulist import parse_list
 from numad_py.model.snapshot import NodeState
 from numad_py.model.topology import LOCAL_DISTANCE, Node, PciDevice, Topology
@@ -33,38 +33,41 @@ class SysFs:
 
         Raises:
             NumadError: there is no node directory: a kernel without CONFIG_NUMA, or no sysfs.
+            Malformed: a node's CPUs or distances do not follow their grammar.
         """
         ids = self._online()
-        nodes = []
-        for node in ids:
-            folder = self._nodes / f"node{node}"
+        return Topology(tuple(self._node(node, ids) for node in ids), self.pci_devices())
+
+    def _node(self, node: int, ids: tuple[int, ...]) -> Node:
+        folder = self._nodes / f"node{node}"
+        try:
             values = [int(word) for word in self._text(folder / "distance").split()]
+            cpus = parse_list(self._text(folder / "cpulist"))
+        except ValueError as error:
+            msg = f"{folder}: distance or cpulist cannot be parsed: {error}"
+            raise Malformed(msg) from None
+        return Node(
+            id=node,
+            cpus=cpus,
+            memory_bytes=self._meminfo(node).get("MemTotal", 0),
             # The file has one column for each online node, in order of id, whatever the holes.
-            distances = dict(zip(ids, values, strict=False)) or {node: LOCAL_DISTANCE}
-            nodes.append(
-                Node(
-                    id=node,
-                    cpus=parse_list(self._text(folder / "cpulist")),
-                    memory_bytes=self._meminfo(node).get("MemTotal", 0),
-                    distances=distances,
-                )
-            )
-        return Topology(tuple(nodes), self.pci_devices())
+            distances=dict(zip(ids, values, strict=False)) or {node: LOCAL_DISTANCE},
+        )
 
     def node_states(self) -> tuple[NodeState, ...]:
         """Return free and reclaimable memory of each online node."""
-        states = []
-        for node in self._online():
-            meminfo = self._meminfo(node)
-            cache = meminfo.get("Active(file)", 0) + meminfo.get("Inactive(file)", 0)
-            states.append(
-                NodeState(
-                    node=node,
-                    free_bytes=meminfo.get("MemFree", 0),
-                    reclaimable_bytes=max(0, cache - meminfo.get("Dirty", 0)),
-                )
-            )
-        return tuple(states)
+        return tuple(self.node_state(node) for node in self._online())
+
+    def node_state(self, node: int) -> NodeState:
+        """Return free and reclaimable memory of one node; none of either where it is offline."""
+        meminfo = self._meminfo(node)
+        cache = meminfo.get("Active(file)", 0) + meminfo.get("Inactive(file)", 0)
+        return NodeState(
+            node=node,
+            total_bytes=meminfo.get("MemTotal", 0),
+            free_bytes=meminfo.get("MemFree", 0),
+            reclaimable_bytes=max(0, cache - meminfo.get("Dirty", 0)),
+        )
 
     def pci_devices(self) -> tuple[PciDevice, ...]:
         """Return accelerators, displays, network cards and NVMe drives, by address."""
@@ -87,7 +90,7 @@ class SysFs:
                     kind=kind,
                     vendor_id=self._text(folder / address / "vendor").strip(),
                     device_id=self._text(folder / address / "device").strip(),
-                    node=int(number) if number.isdigit() else None,
+                    node=int(number) if number.isdecimal() else None,
                     driver=driver.readlink().name if driver.is_symlink() else None,
                 )
             )
@@ -108,7 +111,7 @@ class SysFs:
         figures: dict[str, int] = {}
         for line in self._text(self._nodes / f"node{node}" / "meminfo").splitlines():
             words = line.split()
-            if len(words) == 5 and words[3].isdigit():  # noqa: PLR2004 - Node N KEY: VALUE kB
+            if len(words) == 5 and words[3].isdecimal():  # noqa: PLR2004 - Node N KEY: VALUE kB
                 figures[words[2].rstrip(":")] = int(words[3]) * 1024
         return figures
 
@@ -116,6 +119,6 @@ class SysFs:
     def _text(path: Path) -> str:
         """Return a file's text, empty where it is absent: a node may go offline in between."""
         try:
-            return path.read_text()
+            return path.read_text(errors="replace")
         except OSError:
             return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -105,6 +105,10 @@ class Thread:
     """utime + stime since the thread began, in clock ticks."""
 
 
+FirstMasks = Callable[[WorkerId, tuple[Thread, ...]], Mapping[int, frozenset[int]]]
+"""Tells the masks that a worker's threads had before numad-py narrowed them, by thread id."""
+
+
 @dataclass(frozen=True)
 class Worker:
     """One process that a policy rule matches, as seen in this cycle."""
@@ -132,8 +136,9 @@ class Worker:
     """Time since it started."""
     problem: str | None = None
     """Why something of it could not be read, in words; None when all is well."""
-    ours: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    """Masks that numad-py has set and that still stand, by thread id."""
+    first_masks: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Masks that threads had before numad-py narrowed them, by thread id; only of threads whose
+    mask is still what it set."""
 
     @property
     def allowed_cpus(self) -> frozenset[int]:
@@ -143,14 +148,34 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """A process that is no worker, and why."""
+
+    pid: int
+    comm: str
+    resident_bytes: int
+    """RSS when it was judged, without hugetlb."""
+    why: str
+
+
+@dataclass(frozen=True)
 class NodeState:
     """What changes on a node from cycle to cycle."""
 
     node: int
+    total_bytes: int
+    """MemTotal; 0 for a memoryless node, and for one that went offline."""
     free_bytes: int
     """MemFree."""
     reclaimable_bytes: int
     """Clean file cache that reclaim can drop: Active(file) + Inactive(file) - Dirty."""
+
+    def room_bytes(self, headroom: float) -> int:
+        """Return what may still come here, above a share of its memory; negative: less than that.
+
+        Clean file cache counts half: reclaim can drop it, but somebody may want it.
+        """
+        return int(self.free_bytes + self.reclaimable_bytes / 2 - headroom * self.total_bytes)
 
 
 @dataclass(frozen=True)
@@ -166,6 +191,8 @@ class Snapshot:
     """Sorted by label."""
     unmatched: int = 0
     """Processes looked at that no rule matches or that a rule excludes."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """The largest of them, as far as they would be worth moving; largest first."""
     vanished: int = 0
     """Processes and threads that ended between two reads since the daemon started."""
     malformed: int = 0

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from numad_py.errors import Malformed, Vanished
+from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import container_of, unit_of
 from numad_py.kernel.procfs import ProcessInfo, ProcFs
-from numad_py.model.snapshot import WorkerId
-from numad_py.policy.match import Subject, match
+from numad_py.model.snapshot import PassedOver, WorkerId
+from numad_py.policy.match import Match, Subject, match
 from numad_py.policy.schema import Policy
 
 YOUNG_S = 30.0
 """So long after its start a process is judged in every cycle: exec keeps pid and start time."""
+MOST_NAMED = 20
+"""Of so many that are no workers it is said by name why."""
 REJUDGE_S = 30.0
 """So often an older process that is no worker is judged again."""
 
@@ -41,6 +43,18 @@ class _Judged:
     at_s: float
     start_s: float
     found: Found | None
+    passed_over: PassedOver | None = None
+
+
+@dataclass(frozen=True)
+class Census:
+    """All processes, as far as they matter."""
+
+    workers: tuple[Found, ...]
+    """Sorted by label."""
+    unmatched: int
+    passed_over: tuple[PassedOver, ...]
+    """Those of MOST_NAMED that would be worth moving, largest first."""
 
 
 class Discovery:
@@ -60,8 +74,8 @@ class Discovery:
             for pid, j in self._judged.items()
         }
 
-    def look(self, now_s: float) -> tuple[tuple[Found, ...], int]:
-        """Return the workers, sorted by label, and how many processes are none.
+    def look(self, now_s: float) -> Census:
+        """Return who is a worker and who is not.
 
         Args:
             now_s: time since boot.
@@ -74,8 +88,13 @@ class Discovery:
             if self._due(pid, now_s):
                 self._judge(pid, now_s)
         found = [j.found for j in self._judged.values() if j.found is not None]
-        unmatched = len(self._judged) - len(found)
-        return tuple(sorted(found, key=_by_label)), unmatched
+        passed = [j.passed_over for j in self._judged.values() if j.passed_over is not None]
+        passed.sort(key=lambda p: (-p.resident_bytes, p.pid))
+        return Census(
+            workers=tuple(sorted(found, key=_by_label)),
+            unmatched=len(self._judged) - len(found),
+            passed_over=tuple(passed[:MOST_NAMED]),
+        )
 
     def _due(self, pid: int, now_s: float) -> bool:
         judged = self._judged.get(pid)
@@ -88,7 +107,7 @@ class Discovery:
             return True
         try:
             stat = self._procfs.stat(pid)
-        except (Vanished, Malformed):
+        except (Vanished, Malformed, RightsError):
             return True
         changed = stat.start_ticks != judged.found.id.start_ticks or stat.comm != judged.found.comm
         return changed or now_s - judged.at_s >= REJUDGE_S
@@ -99,14 +118,16 @@ class Discovery:
             info = self._procfs.process(pid)
         except Vanished:
             return
-        except Malformed:
+        except (Malformed, RightsError):
             info = None
         if info is None:
             self._judged[pid] = _Judged(at_s=now_s, start_s=now_s, found=None)
             return
         start_s = info.start_ticks / self._procfs.clock_ticks
-        rule = None if info.kernel_thread else match(self._policy, _subject(info)).rule
-        found = None
+        matched = Match(None) if info.kernel_thread else match(self._policy, _subject(info))
+        rule, found, passed_over = matched.rule, None, None
+        if rule is None and info.resident_bytes >= self._policy.placement.min_remote_bytes:
+            passed_over = PassedOver(pid, info.comm, info.resident_bytes, matched.why_not)
         if rule is not None:
             worker_id = WorkerId(pid, info.start_ticks)
             kept = before.found if before is not None else None
@@ -119,7 +140,7 @@ class Discovery:
                 user=info.user or str(info.uid),
                 cgroup=info.cgroup,
             )
-        self._judged[pid] = _Judged(at_s=now_s, start_s=start_s, found=found)
+        self._judged[pid] = _Judged(now_s, start_s, found, passed_over)
 
     def _next_label(self, rule: str) -> str:
         taken = {j.found.label for j in self._judged.values() if j.found is not None}

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import CgroupFs
-from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.procfs import MemoryStatus, ProcFs
 from numad_py.kernel.sysfs import SysFs
-from numad_py.model.snapshot import Residency, Snapshot, Worker, WorkerId
+from numad_py.model.snapshot import FirstMasks, Residency, Snapshot, Thread, Worker, WorkerId
 from numad_py.model.topology import Topology
 from numad_py.observe.discovery import Discovery, Found
 from numad_py.observe.rates import Ticks, demand_cpus, run_share, spent, ticks_of
-from numad_py.observe.scan import Scanner
+from numad_py.observe.scan import Reading, Scanner
 from numad_py.policy.schema import Policy
 
-Ours = Callable[[WorkerId], Mapping[int, frozenset[int]]]
-"""Masks that numad-py has set on a worker's threads, by thread id."""
+DeviceNames = Callable[[Iterable[str]], Mapping[str, str]]
+"""Vendor and model in words by PCI address, as far as they are known."""
 
 
-def nothing_ours(_worker: WorkerId) -> Mapping[int, frozenset[int]]:
-    """Say that no mask is ours: what a look without a journal assumes."""
+def none_narrowed(_worker: WorkerId, _threads: tuple[Thread, ...]) -> Mapping[int, frozenset[int]]:
+    """Say that every mask is the user's: what a look without a journal assumes."""
+    return {}
+
+
+def no_names(_addresses: Iterable[str]) -> Mapping[str, str]:
+    """Name no device: what a look at another machine's files can tell."""
     return {}
 
 
@@ -33,13 +39,25 @@ class Observer:
         sysfs: SysFs,
         cgroupfs: CgroupFs,
         policy: Policy,
-        ours: Ours = nothing_ours,
+        first_masks: FirstMasks = none_narrowed,
+        *,
+        device_names: DeviceNames = no_names,
     ) -> None:
-        """Look at these roots; ``ours`` tells our masks from the user's pins."""
+        """Look at these roots.
+
+        Args:
+            procfs: the machine's processes.
+            sysfs: its nodes and devices.
+            cgroupfs: its cpusets.
+            policy: which processes are workers, and what looking may cost.
+            first_masks: tells our masks from the user's pins.
+            device_names: names PCI devices, which only the machine itself can.
+        """
         self._procfs = procfs
         self._sysfs = sysfs
         self._cgroupfs = cgroupfs
-        self._ours = ours
+        self._first_masks = first_masks
+        self._device_names = device_names
         self._discovery = Discovery(procfs, policy)
         self.scanner = Scanner(procfs, policy.scan)
         self._topology: Topology | None = None
@@ -68,9 +86,11 @@ class Observer:
         self._cycle += 1
         now_s = self._procfs.uptime_s()
         if self._topology is None:
-            self._topology = self._sysfs.topology()
-        found, unmatched = self._discovery.look(now_s)
-        workers = [w for f in found if (w := self._worker(f, self._topology, now_s)) is not None]
+            self._topology = self._read_topology()
+        census = self._discovery.look(now_s)
+        workers = [
+            w for f in census.workers if (w := self._worker(f, self._topology, now_s)) is not None
+        ]
         alive = frozenset(w.id for w in workers)
         self._before = {k: v for k, v in self._before.items() if k in alive}
         self.scanner.forget_except(alive)
@@ -80,19 +100,30 @@ class Observer:
             topology=self._topology,
             node_states=self._sysfs.node_states(),
             workers=tuple(workers),
-            unmatched=unmatched,
+            unmatched=census.unmatched,
+            passed_over=census.passed_over,
             vanished=self._procfs.vanished,
             malformed=self._procfs.malformed,
         )
 
+    def _read_topology(self) -> Topology:
+        topology = self._sysfs.topology()
+        names = self._device_names([device.address for device in topology.devices])
+        devices = [replace(d, name=names.get(d.address)) for d in topology.devices]
+        return replace(topology, devices=tuple(devices))
+
     def _worker(self, found: Found, topology: Topology, now_s: float) -> Worker | None:
         pid = found.id.pid
+        threads: tuple[Thread, ...] = ()
+        memory = MemoryStatus(None, None)
         try:
             threads = self._procfs.threads(pid)
-            mems_allowed = self._procfs.mems_allowed(pid)
-        except (Vanished, Malformed, RightsError):
+            memory = self._procfs.memory(pid)
+            reading = self.scanner.reading(found.id, now_s, memory.resident_bytes)
+        except Vanished:
             return None
-        reading = self.scanner.reading(found.id, now_s)
+        except (Malformed, RightsError) as error:
+            reading = Reading(None, str(error), now_s)
         age_s = now_s - found.id.start_ticks / self._procfs.clock_ticks
         since_s, before = self._before.get(found.id, (now_s - age_s, {}))
         ticks = spent(before, threads)
@@ -106,11 +137,11 @@ class Observer:
             cgroup=found.cgroup,
             threads=threads,
             cpuset_cpus=self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None,
-            mems_allowed=mems_allowed,
+            mems_allowed=memory.mems_allowed,
             residency=reading.residency,
             run_share=run_share(ticks, threads, topology),
             demand_cpus=demand_cpus(ticks, now_s - since_s, self._procfs.clock_ticks),
             age_s=age_s,
             problem=reading.problem,
-            ours=self._ours(found.id),
+            first_masks=self._first_masks(found.id, threads),
         )

@@ -123,7 +123,7 @@ def _ids(value: object) -> frozenset[int]:
     """Return ids of ``[0, 1]`` or ``"0-1"``."""
     if isinstance(value, str):
         return parse_list(value)
-    if isinstance(value, list) and all(isinstance(i, int) and i >= 0 for i in value):
+    if isinstance(value, list) and all(type(i) is int and i >= 0 for i in value):
         return frozenset(value)
     msg = f'{value!r} is not a list of ids; write [0, 1] or "0-1"'
     raise ValueError(msg)
@@ -151,7 +151,7 @@ def _patterns(value: object) -> tuple[re.Pattern[str], ...]:
     for text in _texts(value):
         try:
             patterns.append(re.compile(text))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             msg = f"{text!r} is not a regular expression: {error}"
             raise ValueError(msg) from None
     return tuple(patterns)

@@ -13,10 +13,15 @@ def line_of(text: str, path: tuple[str | int, ...]) -> int:
     The parser keeps no positions, so the shortest beginning of the file that parses and has the key
     is looked for; beginnings that end inside a value do not parse and are passed over.
     """
-    lines = text.splitlines(keepends=True)
-    for count in range(1, len(lines) + 1):
+    # Only newlines count: str.splitlines() also parts at U+2028 and others, which texts may hold.
+    lines = text.split("\n")
+    key = next((part for part in reversed(path) if isinstance(part, str)), "")
+    # Where the key is written as it reads, no other line can be the one: parsing costs.
+    named = [count for count, line in enumerate(lines, 1) if key in line]
+    counts: list[int] = [*named, *range(1, len(lines) + 1)]
+    for count in counts:
         try:
-            data: object = tomli.loads("".join(lines[:count]))
+            data: object = tomli.loads("\n".join(lines[:count]))
         except tomli.TOMLDecodeError:
             continue
         if _has(data, path):

@@ -35,7 +35,12 @@ def defaults() -> Policy:
     return _with_known_servers(Policy(sources=("built-in",)))
 
 
-def load(path: str | os.PathLike[str] | None = None, *, privileged: bool = False) -> Policy:
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    privileged: bool = False,
+    known_servers: bool = True,
+) -> Policy:
     """Return the policy of a file and of the ``conf.d/*.toml`` beside it, by name.
 
     Tables are merged key by key, later files win. Rules of later files stand before those of
@@ -45,6 +50,7 @@ def load(path: str | os.PathLike[str] | None = None, *, privileged: bool = False
         path: the main file; DEFAULT_PATH where None.
         privileged: refuse files that others than their owner can write: with our rights they
             could have any process of the machine moved about.
+        known_servers: False leaves the built-in rules out for those who need no rules at all.
 
     Raises:
         PolicyError: with all problems, each ``file:line: key: what is wrong``.
@@ -53,7 +59,7 @@ def load(path: str | os.PathLike[str] | None = None, *, privileged: bool = False
     problems: list[str] = []
     files = [
         file
-        for candidate in (main, *_drop_ins(main))
+        for candidate in (main, *_drop_ins(main, problems))
         if (file := _read(candidate, problems, privileged=privileged)) is not None
     ]
     policy = Policy(sources=tuple(str(file.path) for file in files))
@@ -65,14 +71,30 @@ def load(path: str | os.PathLike[str] | None = None, *, privileged: bool = False
         problems.append(f"{origins[-1]}: name: {name!r} is taken by {origins[0]}")
     if problems:
         raise PolicyError(problems)
-    return _with_known_servers(policy)
+    return _with_known_servers(policy) if known_servers else policy
 
 
-def _drop_ins(main: Path) -> Iterable[Path]:
+def _drop_ins(main: Path, problems: list[str]) -> list[Path]:
     """Return the drop-ins; a link to /dev/null switches one off, as in systemd."""
-    for path in sorted((main.parent / "conf.d").glob("*.toml"), key=lambda p: p.name):
-        if path.resolve() != Path(os.devnull):
-            yield path
+    folder = main.parent / "conf.d"
+    try:
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        problems.append(
+            f"{folder}: cannot be read: {error.strerror}; make it readable to the service"
+        )
+        return []
+    return [path for path in paths if path.suffix == ".toml" and not _is_null(path)]
+
+
+def _is_null(path: Path) -> bool:
+    try:
+        return path.samefile(os.devnull)
+    except OSError:
+        # A link that leads nowhere: a problem of the file, which reading it will say.
+        return False
 
 
 def _read(path: Path, problems: list[str], *, privileged: bool) -> _File | None:
@@ -123,7 +145,10 @@ def _parse(path: Path, raw: bytes, problems: list[str]) -> _File | None:
         return _File(path, text, tomli.loads(text))
     except tomli.TOMLDecodeError as error:
         problems.append(f"{path}:{line_of_syntax_error(error)}: not TOML: {error}")
-        return None
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or brackets as deep: tomli hands on what Python says.
+        problems.append(f"{path}: not a policy file: {error}")
+    return None
 
 
 def _others_can_write(status: os.stat_result) -> str | None:

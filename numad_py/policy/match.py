@@ -29,6 +29,13 @@ class Match:
     rule: Rule | None
     excluded_by: Rule | None = None
 
+    @property
+    def why_not(self) -> str:
+        """Say why a process without a rule has none."""
+        if self.excluded_by is not None:
+            return f"excluded by {self.excluded_by.name} ({self.excluded_by.origin})"
+        return "no rule matches"
+
 
 def match(policy: Policy, subject: Subject) -> Match:
     """Return the rule for a process; excludes win over every rule."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_NUMBER_UNIT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*$", re.ASCII)
+_NUMBER_UNIT = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z%]*)\s*$", re.ASCII)
+"""More digits than these are a mistake, and some hundreds of them no float."""
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -9,20 +9,21 @@ import os
 import socket
 import socketserver
 import struct
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from numad_py import errors
 from numad_py.errors import NumadError, PolicyError, RightsError, UsageError
+from numad_py.serve.listening import end, serve
 
 GROUP = "numad-py"
 LONGEST_REQUEST = 64 * 1024
 TIMEOUT_S = 5.0
 _SO_PEERGROUPS = 59
 """Supplementary groups of the peer (include/uapi/asm-generic/socket.h); not in Python's socket."""
-_MOST_GROUPS = 65536
+_GROUPS_BYTES = 1024
+"""Room for 256 groups: the most that Python's getsockopt takes."""
 
 Handle = Callable[[str, Mapping[str, object]], object]
 
@@ -62,21 +63,19 @@ class ControlServer:
         self._server.answer = self._handle
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(self.path, -1, grp.getgrnam(GROUP).gr_gid)
-        threading.Thread(
-            target=self._server.serve_forever, args=(0.5,), name="control", daemon=True
-        ).start()
+        serve(self._server, "control")
 
     def stop(self) -> None:
         """End, and leave no socket behind."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            end(self._server)
             self.path.unlink(missing_ok=True)
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64
     answer: Handle
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -89,10 +88,11 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Read one line, answer with one."""
         try:
+            # Read first: who is refused before it has sent its line may see a broken pipe, not why.
+            line = self.rfile.readline(LONGEST_REQUEST + 1)
             if not may(self.connection):
                 msg = f"only root and members of the group {GROUP} may ask; see usermod -aG {GROUP}"
                 raise RightsError(msg)
-            line = self.rfile.readline(LONGEST_REQUEST + 1)
             verb, arguments = _request(line)
             answer = cast("_Server", self.server).answer
             reply: dict[str, Any] = {"ok": True, "result": answer(verb, arguments)}
@@ -137,7 +137,7 @@ def may(connection: socket.socket) -> bool:
 def peer_groups(connection: socket.socket) -> tuple[int, ...]:
     """Return the peer's supplementary groups, as they were when it connected."""
     try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 1024)
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
     except OSError:
         return ()
     return struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4])
@@ -156,7 +156,9 @@ def call(path: Path, verb: str, *, timeout_s: float = 15.0, **arguments: object)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
             connection.connect(str(path))
-            connection.sendall(request)
+            with contextlib.suppress(BrokenPipeError):
+                # It has hung up already; what it said before that is still to be read.
+                connection.sendall(request)
             with connection.makefile("rb") as file:
                 line = file.readline()
     except PermissionError:
@@ -168,13 +170,29 @@ def call(path: Path, verb: str, *, timeout_s: float = 15.0, **arguments: object)
     except TimeoutError:
         msg = f"the daemon on {path} did not answer within {timeout_s:.0f} s; see its log"
         raise NumadError(msg) from None
+    except BlockingIOError:
+        msg = f"the daemon on {path} has its hands full; try again in a moment"
+        raise NumadError(msg) from None
+    except OSError as error:
+        msg = f"no daemon can be reached on {path}: {error}; see daemon.runtime_dir of the policy"
+        raise NotRunning(msg) from None
     if not line:
         msg = f"the daemon on {path} hung up; see its log"
         raise NumadError(msg)
-    reply = json.loads(line)
-    if reply["ok"]:
-        return reply["result"]
-    raise _error(reply)
+    return _result(path, line)
+
+
+def _result(path: Path, line: bytes) -> object:
+    """Return what an answer holds, or raise the error that it is."""
+    try:
+        reply = json.loads(line)
+        result, refused = (reply["result"], None) if reply["ok"] else (None, _error(reply))
+    except (ValueError, KeyError, TypeError):
+        msg = f"what answers on {path} is no numad-py: {line[:80]!r}"
+        raise NumadError(msg) from None
+    if refused is not None:
+        raise refused
+    return result
 
 
 def _error(reply: Mapping[str, Any]) -> NumadError:

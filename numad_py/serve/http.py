@@ -1,18 +1,22 @@
-"""The metrics server: three paths, one thread, nothing that a slow client can hold up for long."""
+"""The metrics server: three paths, a few threads, and nothing that a slow client can hold up."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import cast
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
 
 from numad_py.errors import NumadError
 from numad_py.policy.keys import split_listen
+from numad_py.serve.listening import end, serve
 
 READ_TIMEOUT_S = 5.0
+MOST_CLIENTS = 16
 _FIRST_INHERITED = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 _LANDING = b"""<!doctype html><title>numad-py</title><h1>numad-py</h1>
@@ -30,7 +34,6 @@ class MetricsServer:
         self._render = render
         self._healthy = healthy
         self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
@@ -45,10 +48,7 @@ class MetricsServer:
         """
         self._server = self._bind()
         self._server.render, self._server.healthy = self._render, self._healthy
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.5,), name="metrics", daemon=True
-        )
-        self._thread.start()
+        serve(self._server, "metrics")
 
     def _bind(self) -> _Server:
         inherited = _inherited()
@@ -72,15 +72,53 @@ class MetricsServer:
     def stop(self) -> None:
         """End, within a second."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            end(self._server)
 
 
-class _Server(HTTPServer):
+class _Server(ThreadingHTTPServer):
+    """A thread for each client, MOST_CLIENTS at once.
+
+    A further one takes the place of the oldest where that has had its time, else it is hung up on.
+    """
+
     allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
     request_queue_size = 16
     render: Render
     healthy: Callable[[], bool]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Begin with nobody connected."""
+        self._clients: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a client a thread, where there is a place for it."""
+        now_s = time.monotonic()
+        with self._lock:
+            if len(self._clients) >= MOST_CLIENTS:
+                oldest = min(self._clients, key=self._clients.__getitem__)
+                if now_s - self._clients[oldest] > READ_TIMEOUT_S:
+                    del self._clients[oldest]
+                    with contextlib.suppress(OSError):
+                        oldest.shutdown(socket.SHUT_RDWR)
+            has_place = len(self._clients) < MOST_CLIENTS
+            if has_place:
+                self._clients[request] = now_s
+        if has_place:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a client and free its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                self._clients.pop(request, None)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that hangs up is no event."""

@@ -10,8 +10,9 @@ from typing import Any, TextIO
 import structlog
 
 from numad_py.model.outcome import End, Outcome
-from numad_py.model.plan import Decision, Plan, Verdict
+from numad_py.model.plan import Decision, Plan, Reason, Verdict
 from numad_py.model.quantity import format_bytes
+from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.status import commands
 
@@ -48,7 +49,7 @@ class Voice:
 
     def __init__(self) -> None:
         """Start with nothing said."""
-        self._said: dict[str, tuple[Verdict, str]] = {}
+        self._said: dict[tuple[WorkerId, str], tuple[Verdict, Reason]] = {}
 
     def say(self, plan: Plan, outcomes: tuple[Outcome, ...], *, acting: bool = True) -> None:
         """Log what has changed since the last cycle.
@@ -62,12 +63,12 @@ class Voice:
         for outcome in outcomes:
             if outcome.end is not End.SIMULATED:
                 _say_outcome(outcome)
-        said: dict[str, tuple[Verdict, str]] = {}
+        said: dict[tuple[WorkerId, str], tuple[Verdict, Reason]] = {}
         for decision in plan.decisions:
-            key = (decision.verdict, decision.reason.value)
-            if self._said.get(decision.label) != key:
+            key = (decision.worker, decision.label)
+            said[key] = (decision.verdict, decision.reason)
+            if self._said.get(key) != said[key]:
                 _say_decision(decision, acting=acting)
-            said[decision.label] = key
         self._said = said
 
 

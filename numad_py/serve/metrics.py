@@ -16,8 +16,8 @@ from prometheus_client.exposition import choose_encoder
 
 import numad_py
 from numad_py.model.outcome import End, PageStatus
-from numad_py.model.plan import Finding, Reason, Verdict
-from numad_py.model.snapshot import Kind, Snapshot, Worker
+from numad_py.model.plan import Decision, Reason, Verdict
+from numad_py.model.snapshot import Kind, Snapshot, Worker, WorkerId
 from numad_py.policy.schema import Mode
 from numad_py.serve.report import CycleReport, Totals
 
@@ -51,8 +51,7 @@ class Collector:
         shown = report.snapshot.workers[: self._max_workers]
         hidden = len(report.snapshot.workers) - len(shown)
         yield _plain("workers_unlabelled", "Workers beyond metrics.max_workers.", hidden)
-        findings = {d.worker: d.finding for d in report.plan.decisions}
-        yield from _workers(report.snapshot, shown, findings)
+        yield from _workers(report.snapshot, shown, {d.worker: d for d in report.plan.decisions})
 
 
 def make_registry(source: Source, max_workers: int) -> CollectorRegistry:
@@ -79,6 +78,7 @@ def _count(name: str, text: str, value: float) -> CounterMetricFamily:
 
 def _totals(totals: Totals) -> Families:
     yield _count("cycles", "Cycles since the start.", totals.cycles)
+    yield _count("failed_cycles", "Cycles that a machine's odd answer ended.", totals.failed_cycles)
     yield _count("cycle_seconds", "Time spent in cycles.", totals.cycle_s)
     yield _count("cycle_cpu_seconds", "CPU time spent in cycles.", totals.cycle_cpu_s)
     yield _count("scans", "Readings of a worker's numa_maps.", totals.scans)
@@ -164,7 +164,7 @@ def _moved(snapshot: Snapshot, totals: Totals) -> Families:
 
 
 def _workers(  # noqa: C901 - one family a line
-    snapshot: Snapshot, shown: tuple[Worker, ...], findings: dict[Any, Finding]
+    snapshot: Snapshot, shown: tuple[Worker, ...], decisions: dict[WorkerId, Decision]
 ) -> Families:
     base = ["worker", "rule"]
 
@@ -174,12 +174,13 @@ def _workers(  # noqa: C901 - one family a line
     resident = family("resident_bytes", "Resident bytes by node and kind.", "node", "kind")
     movable = family("movable_bytes", "Resident bytes that may be moved.")
     immovable = family("immovable_bytes", "Resident bytes shared, pinned or under a mempolicy.")
-    remote = family("remote_bytes", "Movable bytes off the home nodes.")
+    remote = family("remote_bytes", "Movable bytes off the home nodes; none without a home.")
     locality = family("locality_ratio", "Share of the movable bytes on the home nodes.")
     home = family("home", "1 for each home node.", "node")
     run = family("run_ratio", "Share of CPU time by node since the last cycle.", "node")
     age = family("residency_age_seconds", "Age of the memory figures.")
     threads = family("threads", "Threads.")
+    decided = family("decision", "1 for what is done about it, and why.", "verdict", "reason")
     count: dict[str, int] = {}
     for worker in snapshot.workers:
         count[worker.rule] = count.get(worker.rule, 0) + 1
@@ -194,12 +195,17 @@ def _workers(  # noqa: C901 - one family a line
                 by_node = worker.residency.by_node(kind=kind)
                 for node_id, size in by_node.items():
                     resident.add_metric([*labels, str(node_id), kind.value], size)
-        finding = findings.get(worker.id)
-        if finding is None or worker.residency is None:
+        decision = decisions.get(worker.id)
+        if decision is None:
             continue
+        decided.add_metric([*labels, decision.verdict.value, decision.reason.value], 1)
+        if worker.residency is None:
+            continue
+        finding = decision.finding
         movable.add_metric(labels, finding.movable_bytes)
         immovable.add_metric(labels, finding.immovable_bytes)
-        remote.add_metric(labels, finding.remote_bytes)
+        if finding.home is not None:
+            remote.add_metric(labels, finding.remote_bytes)
         if finding.locality is not None:
             locality.add_metric(labels, finding.locality)
         for home_node in sorted(finding.home.nodes) if finding.home else ():
@@ -207,4 +213,5 @@ def _workers(  # noqa: C901 - one family a line
     workers = GaugeMetricFamily("numad_py_workers", "Workers by rule.", labels=["rule"])
     for rule, number in sorted(count.items()):
         workers.add_metric([rule], number)
-    yield from (resident, movable, immovable, remote, locality, home, run, age, threads, workers)
+    yield from (resident, movable, immovable, remote, locality, home, run, age, threads)
+    yield from (decided, workers)

@@ -48,6 +48,10 @@ def status_document(report: CycleReport, *, source: str) -> Document:
         ],
         "workers": [_worker(w, decisions.get(w.id), report) for w in snapshot.workers],
         "unmatched_processes": snapshot.unmatched,
+        "passed_over": [
+            {"pid": p.pid, "comm": p.comm, "resident_bytes": p.resident_bytes, "why": p.why}
+            for p in snapshot.passed_over
+        ],
     }
     if source == "daemon":
         document["cycle"] = snapshot.cycle
@@ -86,7 +90,7 @@ def _worker(worker: Worker, decision: Decision | None, report: CycleReport) -> D
         "cgroup": worker.cgroup,
         "threads": len(worker.threads),
         "allowed_cpus": format_list(worker.allowed_cpus),
-        "bound_by_us": bool(worker.ours),
+        "bound_by_us": bool(worker.first_masks),
         "home": None
         if home is None
         else {"nodes": sorted(home.nodes), "source": home.source.value, "why": home.why},
@@ -219,6 +223,16 @@ def render_status(document: Mapping[str, Any]) -> str:
         parts.append("\n".join(_why_lines(document["workers"])))
     else:
         parts.append("no worker: no process matches a rule (numad-py check-config lists the rules)")
+    if document["passed_over"]:
+        parts.append(
+            _table(
+                ("NOT WATCHED", "PID", "RESIDENT", "WHY"),
+                [
+                    (p["comm"], str(p["pid"]), format_bytes(p["resident_bytes"]), p["why"])
+                    for p in document["passed_over"]
+                ],
+            )
+        )
     return "\n\n".join(parts)
 
 
@@ -274,11 +288,17 @@ def render_plan(document: Mapping[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rows = [tuple(_printable(cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
+
+
+def _printable(text: str) -> str:
+    """Return a text that stays in its cell: a process may have any name, newlines and all."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _percent(share: float | None) -> str:

@@ -1,0 +1,220 @@
+"""What the log says, how often, and in which form."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+
+from numad_py.model.outcome import End, Outcome, PageStatus
+from numad_py.model.plan import Decision, MemoryMove, Plan, Reason, Verdict
+from numad_py.model.snapshot import WorkerId
+from numad_py.policy.schema import LogFormat
+from numad_py.serve.logs import Voice, configure
+from tests.unit.fake_kernel import MIB
+from tests.unit.moving import decision
+
+ACT = decision(WorkerId(10, 5), [MemoryMove(1, 0, MIB)])
+REFUSE = replace(ACT, verdict=Verdict.REFUSE, reason=Reason.NO_ROOM, why="no node has room")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    """Log as JSON into a stream."""
+    stream = io.StringIO()
+    configure("debug", LogFormat.JSON, stream)
+    return stream
+
+
+def said(stream: io.StringIO) -> list[dict[str, Any]]:
+    """Return what was logged since the last call."""
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    stream.seek(0)
+    stream.truncate()
+    return lines
+
+
+def plan(*decisions: Decision) -> Plan:
+    """Return a plan of a cycle."""
+    return Plan(1, decisions)
+
+
+def test_a_decision_is_said_once_for_as_long_as_it_stands(stream: io.StringIO) -> None:
+    """With id, worker, reason and numbers; the next cycles say nothing of it."""
+    voice = Voice()
+    voice.say(plan(REFUSE), ())
+    (line,) = said(stream)
+    assert (line["event"], line["reason"], line["decision"]) == ("refuse", "no-room", "1:x/0")
+    assert (line["worker"], line["pid"], line["why"]) == ("x/0", 10, "no node has room")
+    for cycle in (2, 3, 4):
+        voice.say(plan(replace(REFUSE, id=f"{cycle}:x/0", why="still none, by 1 MiB")), ())
+    assert said(stream) == []
+
+
+def test_a_decision_that_changes_is_said_again(stream: io.StringIO) -> None:
+    """Another verdict or another reason; and the first one, when it comes back."""
+    voice = Voice()
+    other = replace(REFUSE, reason=Reason.MEMPOLICY)
+    for what in (REFUSE, other, ACT, REFUSE):
+        voice.say(plan(what), ())
+    assert [line["reason"] for line in said(stream)] == [
+        "no-room",
+        "mempolicy",
+        "remote-memory",
+        "no-room",
+    ]
+
+
+def test_a_worker_that_comes_back_is_said_again(stream: io.StringIO) -> None:
+    """What was said of a worker is forgotten with it."""
+    voice = Voice()
+    for what in (plan(REFUSE), plan(), plan(REFUSE)):
+        voice.say(what, ())
+    assert len(said(stream)) == 2
+
+
+def test_another_worker_of_the_same_label_is_said(stream: io.StringIO) -> None:
+    """A label is handed on between two cycles where a server restarts: that is another process."""
+    voice = Voice()
+    voice.say(plan(REFUSE), ())
+    voice.say(plan(replace(REFUSE, worker=WorkerId(11, 9))), ())
+    assert [line["pid"] for line in said(stream)] == [10, 11]
+
+
+def test_each_worker_is_said_for_itself(stream: io.StringIO) -> None:
+    """One that stands does not silence another."""
+    voice = Voice()
+    voice.say(plan(REFUSE), ())
+    voice.say(plan(REFUSE, replace(REFUSE, label="x/1")), ())
+    assert [line["worker"] for line in said(stream)] == ["x/0", "x/1"]
+
+
+def test_waiting_is_said_to_those_who_debug(stream: io.StringIO) -> None:
+    """A cooldown follows every move and is no news."""
+    Voice().say(plan(replace(ACT, verdict=Verdict.WAIT, reason=Reason.COOLDOWN)), ())
+    assert [line["level"] for line in said(stream)] == ["debug"]
+
+
+def test_without_acting_the_commands_are_said(stream: io.StringIO) -> None:
+    """Whoever only wants advice can do it by hand."""
+    Voice().say(plan(ACT), (), acting=True)
+    Voice().say(plan(ACT), (), acting=False)
+    acting, advising = said(stream)
+    assert "by_hand" not in acting
+    assert "10" in advising["by_hand"]
+
+
+@pytest.mark.parametrize("end", End)
+def test_every_outcome_is_said_and_a_bad_one_is_a_warning(end: End, stream: io.StringIO) -> None:
+    """Each time, with what it did; only a dry run's are not, since nothing happened."""
+    one = Outcome(
+        ACT, end, 1.0, 2.0, moved={(1, 0): MIB}, pages={PageStatus.SHARED: 3}, error="broken"
+    )
+    Voice().say(plan(), (one, one))
+    lines = said(stream)
+    assert len(lines) == (0 if end is End.SIMULATED else 2)
+    quiet = {End.DONE, End.STOPPED, End.GONE}
+    for line in lines:
+        assert line["event"] == f"move {end.value}"
+        assert line["level"] == ("info" if end in quiet else "warning")
+        assert (line["pages"], line["error"]) == ({"shared": 3}, "broken")
+
+
+def test_json_lines_hold_whatever_a_worker_is_called(stream: io.StringIO) -> None:
+    """Quotes, newlines and bytes that are no UTF-8 leave it one object a line, with its time."""
+    odd = 'a"b\n{c}\udcff'
+    structlog.get_logger().info("odd", worker=odd)
+    (line,) = said(stream)
+    assert (line["worker"], line["level"]) == (odd, "info")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_an_exception_is_part_of_its_json_line(stream: io.StringIO) -> None:
+    """A traceback on lines of its own would be no JSON."""
+    try:
+        _ = 1 // 0
+    except ZeroDivisionError:
+        structlog.get_logger().exception("bug")
+    (line,) = said(stream)
+    assert "ZeroDivisionError" in line["exception"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "coloured"),
+    [(True, None, True), (True, "1", False), (False, None, False)],
+)
+def test_colours_are_for_terminals_without_no_color(
+    terminal: bool,  # noqa: FBT001
+    no_color: str | None,
+    coloured: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NO_COLOR, and a file or pipe, get plain text (no-color.org)."""
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    stream = Terminal() if terminal else io.StringIO()
+    configure("info", LogFormat.CONSOLE, stream)
+    structlog.get_logger().info("hello", worker="x/0")
+    assert "hello" in stream.getvalue()
+    assert ("\x1b[" in stream.getvalue()) is coloured
+
+
+@pytest.mark.parametrize(("terminal", "as_json"), [(True, False), (False, True)])
+def test_auto_is_text_on_a_terminal_and_json_elsewhere(
+    terminal: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """People read the one, collectors the other."""
+    stream = Terminal() if terminal else io.StringIO()
+    configure("info", LogFormat.AUTO, stream)
+    structlog.get_logger().info("hello")
+    assert stream.getvalue().startswith("{") is as_json
+
+
+def test_the_journal_stamps_text_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second time in each line would only take room."""
+    lines = []
+    for journal in (False, True):
+        if journal:
+            monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+        stream = io.StringIO()
+        configure("info", LogFormat.CONSOLE, stream)
+        structlog.get_logger().info("hello")
+        lines.append(stream.getvalue())
+    assert [line[:2] == "20" for line in lines] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("debug", "dwe"), ("info", "we"), ("warning", "we"), ("error", "e")],
+)
+def test_a_level_leaves_out_what_is_below_it(level: str, shown: str) -> None:
+    """As the policy has it."""
+    stream = io.StringIO()
+    configure(level, LogFormat.JSON, stream)
+    log = structlog.get_logger()
+    log.debug("d")
+    log.warning("w")
+    log.error("e")
+    assert "".join(line["event"] for line in said(stream)) == shown
