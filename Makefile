@@ -3,19 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help setup lint types test format clean
+.PHONY: help setup demo lint types test format clean
 
 help:
-	@echo "make test     lint, types and all tests"
+	@echo "make demo     the main job, to be looked at: here, or in a guest of four nodes"
+	@echo "make test     lint, types and all tests; NUMAD_PY_NO_GUEST=1 leaves the guests out"
 	@echo "make format   let ruff lay out the code"
 
-$(VENV)/ready: pyproject.toml tests/setup-host.sh
-	sh tests/setup-host.sh
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/ready: pyproject.toml
+	@sh tests/setup-host.sh
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	@touch $@
 
 setup: $(VENV)/ready
+	@sh tests/setup-host.sh
+
+demo: setup
+	@$(BIN)/python -m tests.demo $(DEMO)
 
 lint: setup
 	$(BIN)/ruff check .

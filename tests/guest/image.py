@@ -40,6 +40,8 @@ TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "setpriv": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
@@ -161,7 +163,10 @@ def image(release: str) -> Image:
         if not folder.exists():
             for old in cache.glob(f"{release}-*"):
                 shutil.rmtree(old)
-            _build(release, folder)
+            if os.geteuid() == 0:
+                _build(release, folder)
+            else:
+                _build_as_root(release, folder)
     return Image(release, folder)
 
 
@@ -205,6 +210,24 @@ def _build(release: str, folder: Path) -> None:
         shutil.rmtree(root)
         out.rename(folder)
     say(f"{release}: image built in {time.monotonic() - began:.0f} s")
+
+
+def _build_as_root(release: str, folder: Path) -> None:
+    """Build by sudo: the files of a disk belong to root."""
+    if shutil.which("sudo") is None:
+        msg = f"building the {release} image needs root: run this as root, or install sudo"
+        raise GuestError(msg)
+    say(f"building the {release} image with sudo")
+    root = Path(__file__).parents[2]
+    code = "from pathlib import Path; from tests.guest.image import _build; import sys; "
+    code += "_build(sys.argv[1], Path(sys.argv[2]))"
+    for command in (
+        ["sudo", "env", f"PYTHONPATH={root}", sys.executable, "-c", code, release, str(folder)],
+        ["sudo", "chown", "-R", f"{os.getuid()}:{os.getgid()}", str(folder)],
+    ):
+        if subprocess.run(command, check=False, timeout=900).returncode:
+            msg = f"{' '.join(command)} failed; see above"
+            raise GuestError(msg)
 
 
 def _run(command: list[str], environ: dict[str, str] | None = None) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from tests.guest import snapshot
 from tests.guest.image import GuestError, Image, cache_folder, image, say
 from tests.guest.topology import TOPOLOGIES
 
 BOOT_LIMIT_S = 300
 _KVM_LIMIT_S = 10
-_PR_SET_PDEATHSIG = 1
 _KERNEL_LINE = (
     "root=/dev/vda rw console=ttyS0 quiet mitigations=off nokaslr audit=0 "
     "systemd.show_status=false tsc=unstable fsck.mode=skip"
@@ -29,7 +28,8 @@ _KERNEL_LINE = (
 class Machine:
     """A guest for the time of a ``with`` block.
 
-    The disk is an overlay that goes with the guest. QEMU gets SIGKILL when this process dies, so
+    The disk is an overlay that goes with the guest. A guest that has booted once is kept, and later
+    ones wake from that. QEMU gets SIGKILL when this process dies, so
     that nothing is left behind however it ends.
     """
 
@@ -41,7 +41,17 @@ class Machine:
         self._scratch = Path(tempfile.mkdtemp(prefix="guest-"))
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._overlay = self._scratch / "root.qcow2"
         self._image: Image | None = None
+        self._snapshot: Path | None = None
+        self._restored = False
+        self._tried_to_keep = False
+        self._began = 0.0
+
+    @property
+    def name(self) -> str:
+        """``release-topology``."""
+        return f"{self.release}-{self.topology.name}"
 
     @property
     def console(self) -> Path:
@@ -54,23 +64,80 @@ class Machine:
         Raises:
             GuestError: no guest can be had, or it did not come up; with the end of its console.
         """
-        self._image = image(self.release)
-        began = time.monotonic()
-        self._say(f"booting {self.release} {self.topology.name} ({accelerator(self._image)})")
-        self._process = subprocess.Popen(
-            self._command(self._image),
-            stdin=subprocess.DEVNULL,
-            stdout=(self._scratch / "qemu.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - forked before any thread
-        )
         try:
-            self._wait_until_up(began)
+            self.start()
+            self.wait()
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        self._say(f"up after {time.monotonic() - began:.0f} s")
         return self
+
+    def start(self) -> None:
+        """Begin to boot; several may boot at once.
+
+        QEMU ends with the thread that calls this.
+        """
+        self._image = image(self.release)
+        self._began = time.monotonic()
+        machine = self._machine(self._image)
+        self._snapshot = snapshot.path_of(self._image, self.topology.name, machine)
+        self._restored = self._snapshot.exists()
+        if self._restored:
+            snapshot.copy(self._snapshot, self._overlay)
+        else:
+            snapshot.new_overlay(self._image, self._overlay)
+        doing = "waking" if self._restored else "booting"
+        self._say(f"{doing} {self.name} ({accelerator(self._image)})")
+        load = ["-loadvm", snapshot.NAME] if self._restored else []
+        with (self._scratch / "qemu.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *machine, *self._of_this_run(), *load],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait(self) -> None:
+        """Wait until commands run.
+
+        Raises:
+            GuestError: it did not come up; with the end of its console.
+        """
+        assert self._process is not None
+        while time.monotonic() - self._began < BOOT_LIMIT_S:
+            if self._process.poll() is not None:
+                msg = f"QEMU ended:\n{self._tail('qemu.log')}"
+                raise GuestError(msg)
+            with contextlib.suppress(subprocess.SubprocessError):
+                # A guest that was kept wakes with the time at which it was.
+                now = f"date --set=@{time.time():.0f}"
+                if self.run(now, timeout=30, check=False).returncode == 0:
+                    self._say(f"{self.name} is up after {time.monotonic() - self._began:.0f} s")
+                    break
+            time.sleep(1)
+        else:
+            msg = f"the guest was not up after {BOOT_LIMIT_S} s; its console ends:\n"
+            raise GuestError(msg + self._tail("console.log"))
+        if not self._restored and not self._tried_to_keep:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Keep it as booted for the next time, and go on from that."""
+        assert self._process is not None
+        assert self._snapshot is not None
+        self._tried_to_keep = True
+        self._say(f"keeping {self.name} as booted")
+        self._leave()
+        snapshot.keep(self._scratch / "monitor", self._process, self._overlay, self._snapshot)
+        self._overlay.unlink()
+        self.start()
+        self.wait()
+
+    def _leave(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            leave = [*self._ssh(), "-O", "exit", "guest"]
+            subprocess.run(leave, capture_output=True, timeout=5, check=False)
 
     def __exit__(
         self,
@@ -79,11 +146,8 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         """End it at once: its disk is thrown away."""
-        with contextlib.suppress(subprocess.SubprocessError, OSError):
-            subprocess.run(
-                [*self._ssh(), "-O", "exit", "guest"], capture_output=True, timeout=5, check=False
-            )
         if self._process is not None:
+            self._leave()
             self._process.kill()
             self._process.wait(timeout=30)
         for path in self._scratch.iterdir():
@@ -114,25 +178,35 @@ class Machine:
         """Return what a command prints."""
         return self.run(command, timeout=timeout).stdout
 
+    def lines(self, command: str, *, timeout: float) -> Iterator[str]:
+        """Yield what a command prints, line by line as it comes; it is ended at the time limit."""
+        limited = f"timeout {timeout:.0f} {command}"
+        with subprocess.Popen(
+            [*self._ssh(), "guest", limited],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            yield from (line.rstrip("\n") for line in process.stdout)
+
     def put(self, local: Path, remote: str) -> None:
         """Copy a file or a folder into the guest, at that path."""
-        source = subprocess.Popen(
-            ["tar", "-C", str(local.parent), "--exclude=__pycache__", "-cf", "-", local.name],
-            stdout=subprocess.PIPE,
-        )
         folder = shlex.quote(str(Path(remote).parent))
         name = shlex.quote(remote)
-        command = f"mkdir -p {folder} && cd {folder} && tar -xf - && "
+        command = f"mkdir -p {folder} && cd {folder} && tar --warning=no-timestamp -xf - && "
         command += f"[ {shlex.quote(local.name)} = {shlex.quote(Path(remote).name)} ] || "
         command += f"mv {shlex.quote(local.name)} {name}"
-        subprocess.run(
-            [*self._ssh(), "guest", command], stdin=source.stdout, check=True, timeout=120
-        )
-        source.wait(timeout=10)
+        tar = ["tar", "-C", str(local.parent), "--exclude=__pycache__", "-cf", "-", local.name]
+        with subprocess.Popen(tar, stdout=subprocess.PIPE) as source:
+            subprocess.run(
+                [*self._ssh(), "guest", command], stdin=source.stdout, check=True, timeout=120
+            )
 
     # Booting
 
-    def _command(self, disk: Image) -> list[str]:
+    def _machine(self, disk: Image) -> list[str]:
+        """Return the command that makes the machine, the same in each run."""
         kvm = accelerator(disk) == "kvm"
         accel = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi"]
         return [
@@ -146,38 +220,30 @@ class Machine:
             str(disk.initrd),
             "-append",
             _KERNEL_LINE,
-            "-drive",
-            f"file={disk.disk},format=raw,if=none,id=root,snapshot=on,cache=unsafe",
             "-device",
             "virtio-blk-pci,drive=root,bus=pcie.0",
-            "-netdev",
-            f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-10.0.2.15:22",
             "-device",
             "virtio-net-pci,netdev=n0,mac=52:54:00:6e:75:01,bus=pcie.0",
             "-device",
             "virtio-rng-pci,bus=pcie.0",
-            "-serial",
-            f"file:{self.console}",
             "-display",
-            "none",
-            "-monitor",
             "none",
             "-no-reboot",
             "-nodefaults",
         ]
 
-    def _wait_until_up(self, began: float) -> None:
-        assert self._process is not None
-        while time.monotonic() - began < BOOT_LIMIT_S:
-            if self._process.poll() is not None:
-                msg = f"QEMU ended:\n{self._tail('qemu.log')}"
-                raise GuestError(msg)
-            with contextlib.suppress(subprocess.SubprocessError):
-                if self.run("true", timeout=30, check=False).returncode == 0:
-                    return
-            time.sleep(1)
-        msg = f"the guest was not up after {BOOT_LIMIT_S} s; its console ends:\n"
-        raise GuestError(msg + self._tail("console.log"))
+    def _of_this_run(self) -> list[str]:
+        """Return what differs from run to run: paths and ports."""
+        return [
+            "-drive",
+            f"file={self._overlay},format=qcow2,if=none,id=root,cache=unsafe",
+            "-netdev",
+            f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-10.0.2.15:22",
+            "-serial",
+            f"file:{self.console}",
+            "-monitor",
+            f"unix:{self._scratch / 'monitor'},server=on,wait=off",
+        ]
 
     def _tail(self, name: str) -> str:
         path = self._scratch / name
@@ -230,7 +296,8 @@ def _kvm_works(disk: Image) -> bool:
         console = Path(scratch) / "console"
         process = subprocess.Popen(
             [
-                *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "512M"),
+                *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
+                *("-accel", "kvm", "-cpu", "host", "-m", "512M"),
                 *("-kernel", str(disk.kernel), "-append", "console=ttyS0 panic=-1"),
                 *("-serial", f"file:{console}", "-display", "none", "-monitor", "none"),
                 "-no-reboot",
@@ -238,7 +305,6 @@ def _kvm_works(disk: Image) -> bool:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
         )
         try:
             process.wait(timeout=_KVM_LIMIT_S)
@@ -247,10 +313,6 @@ def _kvm_works(disk: Image) -> bool:
             process.wait(timeout=10)
         # Without a root the kernel gets as far as its panic, if it runs at all.
         return console.exists() and "Kernel panic" in console.read_text(errors="replace")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _free_port() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,32 +17,38 @@ ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
-def build() -> tuple[Path, Path]:
-    """Return the wheel and the load generator, built once a session."""
-    out = Path(tempfile.mkdtemp(prefix="numad-py-build-"))
-    say("building the wheel and the load generator")
-    for command in (
-        [
-            sys.executable,
-            "-m",
-            "build",
-            "--wheel",
-            "--no-isolation",
-            "--outdir",
-            str(out),
-            str(ROOT),
-        ],
-        [
-            *("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-o"),
-            *(str(out / "numaload"), str(ROOT / "tests/load/numaload.c")),
-        ],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        if done.returncode:
-            msg = f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"
-            raise GuestError(msg)
-    (wheel,) = out.glob("*.whl")
-    return wheel, out / "numaload"
+def _scratch() -> Path:
+    """Return a folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="numad-py-build-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@functools.cache
+def build_wheel() -> Path:
+    """Return the wheel, built once a session."""
+    say("building the wheel")
+    _run([sys.executable, "-m", "build", "--wheel", "--no-isolation"], "--outdir", _scratch(), ROOT)
+    (wheel,) = _scratch().glob("*.whl")
+    return wheel
+
+
+@functools.cache
+def build_load() -> Path:
+    """Return the load generator, built once a session: static, so that any release runs it."""
+    load = _scratch() / "numaload"
+    say("building the load generator")
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
+    _run(["gcc", *flags, "-o"], load, ROOT / "tests/load/numaload.c")
+    return load
+
+
+def _run(command: list[str], *more: str | Path) -> None:
+    words = [*command, *map(str, more)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode:
+        msg = f"{' '.join(words)} failed:\n{done.stdout}{done.stderr}"
+        raise GuestError(msg)
 
 
 def install(guest: Machine) -> None:
@@ -48,11 +56,12 @@ def install(guest: Machine) -> None:
 
     ``llama-server`` is a name that the shipped policy knows, ``otherd`` is none.
     """
-    wheel, load = build()
+    wheel, load = build_wheel(), build_load()
     for name in ("systemd", "config", "packaging"):
         guest.put(ROOT / name, f"/opt/numad-py/{name}")
     guest.put(wheel, f"/opt/numad-py/{wheel.name}")
     guest.put(load, "/opt/load/numaload")
+    guest.put(ROOT / "tests/guest/probe.py", "/opt/load/probe.py")
     guest.run(
         f"cd /opt/numad-py && sh packaging/install.sh ./{wheel.name} && cd /opt/load && "
         "ln -f numaload llama-server && ln -f numaload otherd && chmod 755 /opt/load/*",

@@ -195,7 +195,8 @@ static void place_memory(void)
 				*(volatile char *)at = 1;
 		}
 	}
-	set_policy(MPOL_DEFAULT, 0);
+	if (opt.node_count)
+		set_policy(MPOL_DEFAULT, 0);
 }
 
 static uint64_t now_ns(void)
