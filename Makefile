@@ -7,7 +7,8 @@ BIN = $(VENV)/bin
 
 help:
 	@echo "make demo     the main job, to be looked at: here, or in a guest of four nodes"
-	@echo "make test     lint, types and all tests; NUMAD_PY_NO_GUEST=1 leaves the guests out"
+	@echo "make test     lint, types and all tests; NUMAD_PY_NO_GUEST=1 leaves the guests out,"
+	@echo "              NUMAD_PY_FULL=1 runs every guest with and without huge pages"
 	@echo "make format   let ruff lay out the code"
 
 $(VENV)/ready: pyproject.toml

@@ -13,23 +13,17 @@ from tests.guest.workers import Workers
 
 
 @pytest.fixture(scope="session")
-def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """Boot every guest that a collected test names, each once."""
-    wanted = [
-        item.callspec.params["guest"]
-        for item in request.session.items
-        if hasattr(item, "callspec") and "guest" in item.callspec.params
-    ]
-    fleet = Fleet(dict.fromkeys(wanted))
-    yield fleet
-    fleet.close()
+def fleet() -> Iterator[Fleet]:
+    """Return the guests of this run; they end with it."""
+    guests = Fleet()
+    yield guests
+    guests.close()
 
 
 @pytest.fixture(scope="session")
-def guest(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Machine]:
+def guest(request: pytest.FixtureRequest, fleet: Fleet) -> Machine:
     """Return the guest of that name; pytest runs all tests of one guest together."""
-    yield fleet.get(request.param)
-    fleet.end(request.param)
+    return fleet.get(request.param)
 
 
 @pytest.fixture

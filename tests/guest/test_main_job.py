@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import pytest
 
 from tests.guest.daemon import Service
 from tests.guest.machine import Machine
-from tests.guest.marks import on_guest
 from tests.guest.scenario import strays
 from tests.guest.workers import Workers
 
 SIZE = "1GiB"
 HOME_WITHIN_S = 30
-GUESTS = ("bookworm-n4c8", "bookworm-n2c4", "trixie-n4c8", "trixie-n2c4")
+SLOW_HOME_WITHIN_S = 90
+"""For huge pages on Linux 6.12 under emulation: moving a GiB takes anything from 4 to 28 s there,
+by migratepages as well."""
+CASES = [
+    ("bookworm-n4c8", "never"),
+    ("bookworm-n4c8", "always"),
+    ("bookworm-n2c4", "always"),
+    ("trixie-n2c4", "never"),
+    ("trixie-n4c8", "always"),
+]
+"""Each release with each number of nodes, each of them with and without huge pages."""
+if os.environ.get("NUMAD_PY_FULL"):
+    CASES += [("bookworm-n2c4", "never"), ("trixie-n2c4", "always"), ("trixie-n4c8", "never")]
 NAMES = ("a", "b", "c", "d", "e")
 MIB = 1 << 20
 
@@ -33,8 +45,8 @@ def check_metrics(metrics: Mapping[str, float], label: str, resident: Mapping[in
         assert shown == pytest.approx(size, rel=0.01, abs=MIB), (label, node)
 
 
-@on_guest(*GUESTS)
-@pytest.mark.parametrize("thp", ["never", "always"])
+@pytest.mark.guest
+@pytest.mark.parametrize(("guest", "thp"), CASES, indirect=["guest"])
 def test_strays_come_home_and_all_is_given_back(guest: Machine, workers: Workers, thp: str) -> None:
     """Within 30 s A, B and C are home; pins stand, D and E are untouched and it is said why.
 
@@ -46,9 +58,11 @@ def test_strays_come_home_and_all_is_given_back(guest: Machine, workers: Workers
     service = Service(guest)
     service.start()
     homes = {stray.name: stray.homes for stray in scenario if stray.homes}
-    seconds = workers.wait_home(homes, HOME_WITHIN_S)
+    slow = guest.release == "trixie" and thp == "always"
+    limit_s = SLOW_HOME_WITHIN_S if slow else HOME_WITHIN_S
+    seconds = workers.wait_home(homes, limit_s)
     print(f"{guest.name} thp={thp}: seconds until home {seconds}")
-    assert all(at is not None and at <= HOME_WITHIN_S for at in seconds.values()), seconds
+    assert all(at is not None and at <= limit_s for at in seconds.values()), seconds
 
     metrics, masks, lie = workers.metrics(), workers.masks(*NAMES), workers.residencies(*NAMES)
     assert masks["a"] == before["a"]
