@@ -12,7 +12,8 @@ The house, and the one way data flows::
     act      Plan -> Outcomes: affinity, mover, undo journal
     serve    what people and machines see: metrics, control socket, status, logs, sd_notify
     cli      one module per group of verbs: parse, call, print
-    daemon   composition root and the cycle: observe, decide, act, remember, publish
+    daemon   the cycle: observe, decide, act, remember, publish
+    compose  composition root: builds the rooms, starts what runs beside the cycle
 
 ``model`` and ``decide`` import neither os, time, pathlib nor logging, nor ``kernel`` or ``serve``:
 "now" is a field of the snapshot, and what is remembered comes in as a DecisionState and leaves as

@@ -16,6 +16,7 @@ from numad_py.act.by_mode import ByMode
 from numad_py.act.journal import Journal
 from numad_py.daemon import Daemon, Event, Wake
 from numad_py.errors import NumadError
+from numad_py.kernel import rights
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
@@ -85,11 +86,21 @@ def build_daemon(
         actuator.first_masks,
         device_names=pci_names if sysfs_root == "/sys" else no_names,
     )
+
+    def load_policy() -> Policy:
+        new = with_mode(load(config, privileged=privileged), mode)
+        if new.daemon.mode is Mode.ACT and not dry and policy.daemon.mode is not Mode.ACT:
+            rights.require(rights.USES)
+            if isinstance(actuator, DryActuator):
+                msg = "mode act needs a restart: there was no journal when the daemon started"
+                raise NumadError(msg)
+        return new
+
     return Daemon(
         policy,
         observer,
         actuator,
-        load_policy=lambda: with_mode(load(config, privileged=privileged), mode),
+        load_policy=load_policy,
         notifier=Notifier.from_environ(),
         mailbox=mailbox,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ import structlog
 from numad_py.act.actuator import Actuator
 from numad_py.decide.decisions import decide
 from numad_py.decide.remember import remember
-from numad_py.errors import NumadError, PolicyError, UsageError
+from numad_py.errors import Interrupted, NumadError, PolicyError, UsageError
 from numad_py.kernel import clock
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import DecisionState, Plan, Verdict
@@ -109,22 +110,29 @@ class Daemon:
         self._policy_error: str | None = None
         self._policy_loaded_at = clock.unix_s()
         self._stopping = False
+        self._fed_at_s = clock.monotonic_s()
+        self._untold: tuple[Outcome, ...] = ()
+        """Outcomes that no cycle has taken in yet: one that fails must not lose them."""
         self._last_outcomes: tuple[Outcome, ...] = ()
 
     # The cycle
 
     def run(self) -> None:
         """Cycle until stopped; then give masks back as the policy says."""
-        self.cycle()
-        self._notifier.ready()
-        due = clock.monotonic_s() + self.policy.daemon.interval_s
-        while not self._ended():
-            if self._wait(due) or clock.monotonic_s() >= due:
-                if self._ended():
-                    break
-                self._cycle_or_say()
-                due = clock.monotonic_s() + self.policy.daemon.interval_s
-        self.stop()
+        try:
+            self.cycle()
+            self._notifier.ready()
+            due = clock.monotonic_s() + self.policy.daemon.interval_s
+            while not self._ended():
+                if self._wait(due) or clock.monotonic_s() >= due:
+                    if self._ended():
+                        break
+                    self._cycle_or_say()
+                    due = clock.monotonic_s() + self.policy.daemon.interval_s
+        except Interrupted:
+            log.info("stopping in the middle of a look")
+        finally:
+            self.stop()
 
     def _cycle_or_say(self) -> None:
         """Run a cycle; one that fails is said and counted, and the next one may do better.
@@ -133,11 +141,13 @@ class Daemon:
         """
         try:
             self.cycle()
-        except NumadError as error:
+        except Interrupted:
+            raise
+        except (NumadError, OSError) as error:
             self.totals = replace(self.totals, failed_cycles=self.totals.failed_cycles + 1)
             log.error("cycle failed", error=str(error))  # noqa: TRY400 - the message says it all
             self._notifier.status(f"the last cycle failed: {error}")
-            self._notifier.watchdog()
+            self._feed()
 
     def _ended(self) -> bool:
         return self._stopping
@@ -146,10 +156,12 @@ class Daemon:
         """Observe, decide, act, remember, publish."""
         began_s, began_cpu_s = clock.monotonic_s(), clock.thread_cpu_s()
         scans, scan_s = self.observer.scanner.scans, self.observer.scanner.scan_s
-        outcomes = self._take_outcomes()
-        snapshot = self.observer.observe()
-        state = remember(self._state, outcomes, snapshot.at_s)
+        self._untold += self._take_outcomes()
+        snapshot = self.observer.observe(self._between_workers)
+        state = remember(self._state, self._untold, snapshot.at_s)
         plan, self._state = decide(snapshot, self.policy, state)
+        outcomes, self._untold = self._untold, ()
+        self.actuator.forget_ended(frozenset(worker.id for worker in snapshot.workers))
         for decision in plan.decisions:
             if decision.verdict is Verdict.ACT:
                 self.actuator.submit(decision)
@@ -164,6 +176,22 @@ class Daemon:
             scan_s=self.observer.scanner.scan_s - scan_s,
         )
         return self._publish(snapshot, plan, outcomes, duration_s, cpu_s)
+
+    def _between_workers(self) -> None:
+        """Feed the watchdog, and break the look off when the end has come: big machines take long.
+
+        Raises:
+            Interrupted: somebody said stop.
+        """
+        fed_every_s = (self._notifier.watchdog_s or 0.0) / 3
+        if clock.monotonic_s() - self._fed_at_s > fed_every_s:
+            self._feed()
+        if self._stopping:
+            raise Interrupted
+
+    def _feed(self) -> None:
+        self._fed_at_s = clock.monotonic_s()
+        self._notifier.watchdog()
 
     def _take_outcomes(self) -> tuple[Outcome, ...]:
         outcomes = self.actuator.outcomes()
@@ -196,9 +224,10 @@ class Daemon:
             progress=self.actuator.progress(),
             last_cycle_at=clock.unix_s(),
         )
+        self._voice.say_outcomes(outcomes)
         if self.policy.daemon.mode is not Mode.OBSERVE:
-            self._voice.say(plan, outcomes, acting=self.policy.daemon.mode is Mode.ACT)
-        self._notifier.watchdog()
+            self._voice.say(plan, acting=self.policy.daemon.mode is Mode.ACT)
+        self._feed()
         self._notifier.status(self._summary(snapshot, plan))
         return self.report
 
@@ -231,9 +260,13 @@ class Daemon:
             try:
                 event = self.mailbox.get(timeout=slice_s)
             except queue.Empty:
-                self._notifier.watchdog()
+                self._feed()
                 continue
             if self._handle(event):
+                # Whatever else has come by now is served by the same cycle.
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        self._handle(self.mailbox.get_nowait())
                 return True
         return False
 
@@ -244,10 +277,12 @@ class Daemon:
             self._stopping = True
             return True
         if isinstance(event, Wake):
-            if event.topology:
+            if event.topology and self.observer.topology_changed():
                 log.info("topology changed, reading it again", why=event.why)
-                self.observer.topology_changed()
             return True
+        if not event.answer.set_running_or_notify_cancel():
+            # Whoever asked was told to try again.
+            return False
         try:
             event.answer.set_result(self._command(event.verb, event.arguments))
         except NumadError as error:
@@ -292,11 +327,11 @@ class Daemon:
         needs_restart = fixed_at_start(self.policy, policy)
         if policy.log != self.policy.log:
             configure(policy.log.level, policy.log.format)
+        self.actuator.use(policy)
+        self.observer.use(policy)
         self.policy = policy
         self._policy_error = None
         self._policy_loaded_at = clock.unix_s()
-        self.observer.use(policy)
-        self.actuator.use(policy)
         log.info("policy loaded", files=list(policy.sources))
         if needs_restart:
             log.warning("these keys take effect at a restart", keys=needs_restart)
@@ -319,6 +354,7 @@ class Daemon:
         try:
             return answer.result(timeout=ANSWER_WITHIN_S)
         except FutureTimeoutError:
+            answer.cancel()
             msg = f"the daemon did not get to {verb!r} within {ANSWER_WITHIN_S:.0f} s; try again"
             raise NumadError(msg) from None
 
@@ -334,6 +370,7 @@ class Daemon:
         if number == signal.SIGHUP:
             self.mailbox.put(Command("reload", {}, Future()))
             return
+        self._stopping = True
         self.mailbox.put(Stop(signal.Signals(number).name))
 
     # The end
@@ -342,6 +379,7 @@ class Daemon:
         """End the mover within a chunk and give masks back where the policy says so."""
         self._notifier.stopping()
         self.actuator.stop(STOP_WITHIN_S)
+        self._voice.say_outcomes((*self._untold, *self._take_outcomes()))
         if self.policy.daemon.on_stop is OnStop.RESTORE:
             given_back = self.actuator.restore_all()
             log.info("stopped, affinity given back", workers=given_back)

@@ -39,5 +39,9 @@ class Vanished(NumadError):  # noqa: N818 - an event, not a mistake
     """A process or thread ended between two reads. Normal; counted."""
 
 
+class Interrupted(NumadError):  # noqa: N818 - an event, not a mistake
+    """Somebody said stop in the middle of a look."""
+
+
 class Malformed(NumadError):  # noqa: N818 - names what the file is
     """A kernel file does not follow its grammar. Counted, and the file left out."""

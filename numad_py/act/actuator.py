@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -55,6 +56,9 @@ class Actuator(Protocol):
     def resume(self) -> None:
         """Take decisions again."""
 
+    def forget_ended(self, alive: frozenset[WorkerId]) -> None:
+        """Drop what is remembered of processes that have ended; these are known to live."""
+
     def restore_all(self) -> int:
         """Give all masks back; return for how many workers."""
 
@@ -104,12 +108,23 @@ class DryActuator:
     def resume(self) -> None:
         """Have nothing to go on with."""
 
+    def forget_ended(self, alive: frozenset[WorkerId]) -> None:
+        """Remember nothing."""
+
     def restore_all(self) -> int:
         """Have nothing to give back."""
         return 0
 
     def stop(self, timeout_s: float) -> None:
         """Have nothing to end."""
+
+
+class _Mark(Enum):
+    """What else may stand in the mover's queue."""
+
+    GO_ON = "go on"
+    """All decisions before it were to be stopped; those behind it are not."""
+    END = "end"
 
 
 class RealActuator:
@@ -131,9 +146,10 @@ class RealActuator:
         self._syscalls = syscalls
         self._journal = journal
         self._on_outcome = on_outcome
-        self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Decision | _Mark] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._halt = threading.Event()
+        self._paused = False
         self._lock = threading.Lock()
         """Guards the journal, which the mover and the main loop both use."""
         self._pending = 0
@@ -157,14 +173,31 @@ class RealActuator:
                 break
         for outcome in done:
             if outcome.end is End.GONE:
-                self._forget(outcome.decision.worker)
+                self._forget([outcome.decision.worker])
         self._pending -= len(done)
         return tuple(done)
 
-    def _forget(self, worker: WorkerId) -> None:
+    def forget_ended(self, alive: frozenset[WorkerId]) -> None:
+        """Drop the journal's entries of processes that have ended.
+
+        A process that is no worker any more may well live, and have our masks.
+        """
+        doubtful = [e.worker for e in self._journal.entries() if e.worker not in alive]
+        self._forget([worker for worker in doubtful if self._has_ended(worker)])
+
+    def _has_ended(self, worker: WorkerId) -> bool:
+        try:
+            return self._procfs.stat(worker.pid).start_ticks != worker.start_ticks
+        except Vanished:
+            return True
+        except NumadError:
+            return False
+
+    def _forget(self, workers: Iterable[WorkerId]) -> None:
         try:
             with self._lock:
-                self._journal.forget(worker)
+                for worker in workers:
+                    self._journal.forget(worker)
         except NumadError as error:
             # It has ended, so there is nothing to undo; the entry goes with the next boot.
             log.warning("journal not written", error=str(error))
@@ -185,16 +218,20 @@ class RealActuator:
         return affinity.first_masks(worker, self._journal.entry(worker), threads)
 
     def use(self, policy: Policy) -> None:
-        """Go on by another policy, from the next decision on."""
+        """Go on by another policy; what the earlier one decided ends as stopped."""
         self._policy = policy
+        self._halt.set()
+        self._queue.put(_Mark.GO_ON)
 
     def pause(self) -> None:
         """Stop the move under way within a chunk; what waits ends as stopped."""
+        self._paused = True
         self._halt.set()
 
     def resume(self) -> None:
-        """Move again."""
-        self._halt.clear()
+        """Move again, once what waits has ended as stopped."""
+        self._paused = False
+        self._queue.put(_Mark.GO_ON)
 
     def restore_all(self) -> int:
         """Give every mask back."""
@@ -203,16 +240,21 @@ class RealActuator:
 
     def stop(self, timeout_s: float) -> None:
         """End the thread after its chunk; a call that lasts longer is not waited for."""
+        self._paused = True
         self._halt.set()
-        self._queue.put(None)
+        self._queue.put(_Mark.END)
         self._thread.join(timeout_s)
 
     def _room(self, node: int) -> int:
         return self._sysfs.node_state(node).room_bytes(self._policy.placement.headroom)
 
     def _run(self) -> None:
-        while (decision := self._queue.get()) is not None:
-            self._ended.put(self._carry_out(decision))
+        while (item := self._queue.get()) is not _Mark.END:
+            if item is _Mark.GO_ON:
+                if not self._paused:
+                    self._halt.clear()
+                continue
+            self._ended.put(self._carry_out(item))
             self._on_outcome()
 
     def _carry_out(self, decision: Decision) -> Outcome:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from numad_py.act.identity import Alive, alive
+from numad_py.act.identity import alive
 from numad_py.act.journal import Entry, Journal, ThreadMasks
-from numad_py.errors import Vanished
+from numad_py.errors import NumadError, RightsError, Vanished
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.plan import Decision
@@ -55,6 +55,9 @@ def bind(
         for _ in range(_PASSES):
             handle.check()
             threads = procfs.threads(decision.worker.pid)
+            # Before any mask is ours all are the user's, those that need no change as well: later
+            # they could not be told from threads that have inherited ours.
+            as_they_are = {} if journal.entry(decision.worker) else _inside(threads, cpus)
             before = first_masks(decision.worker, journal.entry(decision.worker), threads)
             left |= {t.tid for t in threads if t.affinity and not _users(t, before) & cpus}
             wanted = _wanted([t for t in threads if t.tid not in left], cpus, before)
@@ -64,10 +67,11 @@ def bind(
                     break
                 continue
             clean = 0
-            journal.put(_entry(decision, wanted))
+            masks_of = {**as_they_are, **wanted}
+            journal.put(Entry(decision.worker, decision.label, decision.id, masks_of))
             for tid, masks in wanted.items():
                 handle.check()
-                (done if _set(tid, masks.ours, syscalls) else left).add(tid)
+                (done if _set(tid, masks.ours, syscalls) == masks.ours else left).add(tid)
     return Bound(threads=len(done), left=len(left))
 
 
@@ -86,19 +90,32 @@ def _wanted(
     }
 
 
-def _entry(decision: Decision, wanted: Mapping[int, ThreadMasks]) -> Entry:
-    return Entry(decision.worker, decision.label, decision.id, wanted)
+def _inside(threads: Sequence[Thread], cpus: frozenset[int]) -> dict[int, ThreadMasks]:
+    return {
+        t.tid: ThreadMasks(t.start_ticks, t.affinity, t.affinity)
+        for t in threads
+        if t.affinity and t.affinity <= cpus
+    }
 
 
-def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> bool:
-    """Set one mask and say whether it stands; EINVAL: outside its cpuset, or PF_NO_SETAFFINITY."""
+def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> frozenset[int]:
+    """Set one mask and return what stands: less where its cpuset or offline CPUs cut it.
+
+    Empty where the kernel refuses (EINVAL: outside its cpuset, or PF_NO_SETAFFINITY).
+
+    Raises:
+        RightsError: CAP_SYS_NICE is missing.
+    """
     try:
-        return syscalls.sched_setaffinity(tid, cpus) == cpus
+        return syscalls.sched_setaffinity(tid, cpus)
     except ProcessLookupError:
-        return True
+        return cpus
+    except PermissionError:
+        msg = f"no right to set the affinity of thread {tid}: CAP_SYS_NICE is missing"
+        raise RightsError(msg) from None
     except OSError as error:
         log.debug("affinity not set", tid=tid, error=str(error))
-        return False
+        return frozenset()
 
 
 def first_masks(
@@ -107,53 +124,79 @@ def first_masks(
     """Return the masks that threads had before numad-py narrowed them, by thread id.
 
     Only of threads whose mask is one that numad-py has set: another one is its user's, set since. A
-    thread born since has inherited such a mask, and gets the worker's first one.
+    thread born since has inherited such a mask from its creator.
     """
     if entry is None or entry.worker != worker:
         return {}
     return {
         t.tid: known.before
         if (known := entry.threads.get(t.tid)) and known.start_ticks == t.start_ticks
-        else entry.first_mask
+        else entry.inherited(t.affinity)
         for t in threads
-        if t.affinity in entry.set_masks
+        if t.affinity is not None and t.affinity in entry.set_masks
     }
 
 
-def restore(entry: Entry, procfs: ProcFs, syscalls: Syscalls) -> int:
-    """Give a worker's threads their first masks back; return how many got them.
+def restore(entry: Entry, procfs: ProcFs, syscalls: Syscalls) -> Bound:
+    """Give a worker's threads their first masks back; return how many got them and could not.
 
     A thread whose mask is no longer what numad-py set was changed by its user since, and is left.
+
+    Raises:
+        NumadError: it cannot be told whether the worker lives, or a right is missing.
     """
+    given_back: set[int] = set()
+    refused: set[int] = set()
     try:
         with alive(entry.worker, procfs, syscalls) as handle:
-            return _restore_threads(entry, procfs, syscalls, handle)
+            for _ in range(_PASSES):
+                todo = _to_give_back(entry, procfs.threads(entry.worker.pid), given_back | refused)
+                for tid, mask in todo.items():
+                    handle.check()
+                    stands = _set(tid, mask, syscalls)
+                    (given_back if stands and stands <= mask else refused).add(tid)
+                if not todo:
+                    break
     except Vanished:
-        return 0
+        return Bound(threads=len(given_back))
+    return Bound(threads=len(given_back), left=len(refused))
 
 
-def _restore_threads(entry: Entry, procfs: ProcFs, syscalls: Syscalls, handle: Alive) -> int:
-    given_back = 0
-    for _ in range(_PASSES):
-        threads = procfs.threads(entry.worker.pid)
-        before = first_masks(entry.worker, entry, threads)
-        changed = 0
-        for thread in threads:
-            if thread.tid in before and before[thread.tid] != thread.affinity:
-                handle.check()
-                changed += _set(thread.tid, before[thread.tid], syscalls)
-        given_back += changed
-        if not changed:
-            break
-    return given_back
+def _to_give_back(
+    entry: Entry, threads: Sequence[Thread], seen_to: set[int]
+) -> dict[int, frozenset[int]]:
+    before = first_masks(entry.worker, entry, threads)
+    return {
+        t.tid: before[t.tid]
+        for t in threads
+        if t.tid in before and t.tid not in seen_to and before[t.tid] != t.affinity
+    }
 
 
 def restore_all(journal: Journal, procfs: ProcFs, syscalls: Syscalls) -> int:
-    """Restore every worker of the journal and empty it; return how many workers got masks back."""
+    """Restore every worker of the journal; return how many workers got masks back.
+
+    A worker that could not be given all its masks stays in the journal, and it is said why; the
+    others are forgotten.
+    """
     workers = 0
     for entry in journal.entries():
-        if restore(entry, procfs, syscalls):
-            workers += 1
-            log.info("affinity given back", worker=entry.label, pid=entry.worker.pid)
-        journal.forget(entry.worker)
+        try:
+            bound = restore(entry, procfs, syscalls)
+            if not bound.left:
+                journal.forget(entry.worker)
+        except NumadError as error:
+            log.error(  # noqa: TRY400 - the message says it all
+                "affinity not given back", worker=entry.label, error=str(error)
+            )
+            continue
+        workers += bool(bound.threads)
+        tell = log.warning if bound.left else log.info
+        tell(
+            "affinity given back",
+            worker=entry.label,
+            pid=entry.worker.pid,
+            threads=bound.threads,
+            refused=bound.left,
+        )
     return workers

@@ -69,6 +69,10 @@ class ByMode:
         if self._acting:
             self._real.resume()
 
+    def forget_ended(self, alive: frozenset[WorkerId]) -> None:
+        """Drop what is remembered of processes that have ended."""
+        self._real.forget_ended(alive)
+
     def restore_all(self) -> int:
         """Give all masks back, whatever the mode."""
         return self._real.restore_all()

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from numad_py.errors import Malformed, Vanished
+from numad_py.errors import NumadError, Vanished
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.snapshot import WorkerId
@@ -38,17 +38,18 @@ def alive(worker: WorkerId, procfs: ProcFs, syscalls: Syscalls) -> Iterator[Aliv
 
     Raises:
         Vanished: it ended, or the pid belongs to another process by now.
+        NumadError: that cannot be told; nothing may be done to it, nor may it be forgotten.
     """
     try:
         descriptor = syscalls.pidfd_open(worker.pid)
-    except OSError as error:
+    except ProcessLookupError as error:
         msg = f"process {worker.pid} ended"
         raise Vanished(msg) from error
+    except OSError as error:
+        msg = f"process {worker.pid} cannot be held: pidfd_open: {error.strerror}"
+        raise NumadError(msg) from error
     try:
-        try:
-            start_ticks = procfs.stat(worker.pid).start_ticks
-        except Malformed:
-            start_ticks = -1
+        start_ticks = procfs.stat(worker.pid).start_ticks
         if start_ticks != worker.start_ticks:
             msg = f"pid {worker.pid} is another process by now"
             raise Vanished(msg)

@@ -55,11 +55,19 @@ class Entry:
 
     @property
     def first_mask(self) -> frozenset[int]:
-        """Mask for threads born since: that of the main thread, else of all together."""
+        """The worker's own mask: that of the main thread, else of all together."""
         main = self.threads.get(self.worker.pid)
         if main is not None:
             return main.before
         return frozenset().union(*(masks.before for masks in self.threads.values()))
+
+    def inherited(self, mask: frozenset[int]) -> frozenset[int]:
+        """Return the first mask for a thread born since, which has one of ours from its creator.
+
+        Its creator's, where all that have this mask had the same one before; else the worker's.
+        """
+        before = {masks.before for masks in self.threads.values() if masks.ours == mask}
+        return before.pop() if len(before) == 1 else self.first_mask
 
 
 class Journal:
@@ -88,7 +96,7 @@ class Journal:
             msg = f"another numad-py holds {folder}: is the service running? (numad-py status)"
             raise NumadError(msg) from None
         with _explained(self._path):
-            self._entries = read(self._path, boot_id)
+            self._entries = read(self._path, boot_id, keep_bad=True)
             self._compact()
 
     def entries(self) -> tuple[Entry, ...]:
@@ -107,10 +115,13 @@ class Journal:
         """
         known = self._entries.get(entry.worker)
         if known is not None:
-            # The first mask is the user's; a second look would see ours.
+            # The first mask is the user's, unless it has set another since; a look that does not
+            # know the journal would see ours.
             threads = {
                 tid: replace(masks, before=old.before)
-                if (old := known.threads.get(tid)) and old.start_ticks == masks.start_ticks
+                if (old := known.threads.get(tid))
+                and old.start_ticks == masks.start_ticks
+                and masks.before in known.set_masks
                 else masks
                 for tid, masks in entry.threads.items()
             }
@@ -132,7 +143,7 @@ class Journal:
         os.close(self._lock)
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        if self._records >= _COMPACT_ABOVE:
+        if self._records >= max(_COMPACT_ABOVE, 2 * len(self._entries)):
             with _explained(self._path):
                 self._compact()
         data = (json.dumps(record, separators=(",", ":")) + "\n").encode()
@@ -187,11 +198,12 @@ def _hand_over(descriptor: int, folder: Path) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def read(path: Path, boot_id: str) -> dict[WorkerId, Entry]:
+def read(path: Path, boot_id: str, *, keep_bad: bool = False) -> dict[WorkerId, Entry]:
     """Return what a journal holds for this boot.
 
     A last line without its newline is a write that was cut off, before its change was made. Any
-    other line that cannot be parsed is kept aside in ``journal.bad``, since it may name a mask.
+    other line that cannot be parsed is left out; whoever goes on to write the journal anew keeps it
+    aside in ``journal.bad``, since it may name a mask.
     """
     try:
         text = path.read_text(errors="replace")
@@ -211,10 +223,15 @@ def read(path: Path, boot_id: str) -> dict[WorkerId, Entry]:
                 entries[entry.worker] = entry
         except (ValueError, KeyError, TypeError, AttributeError):
             log.warning("journal: a record cannot be parsed", record=line[:200])
-            with contextlib.suppress(OSError), path.with_suffix(".bad").open("a") as bad:
-                _hand_over(bad.fileno(), path.parent)
-                bad.write(line + "\n")
+            if keep_bad:
+                _keep_aside(path.with_suffix(".bad"), line)
     return entries
+
+
+def _keep_aside(path: Path, line: str) -> None:
+    with contextlib.suppress(OSError), path.open("a") as bad:
+        _hand_over(bad.fileno(), path.parent)
+        bad.write(line + "\n")
 
 
 def _record(entry: Entry, boot_id: str) -> dict[str, Any]:

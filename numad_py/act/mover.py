@@ -59,7 +59,8 @@ class Mover:
                 # migrate_pages knows no shares: all of a node goes to one.
                 plain = len({move.source for move in decision.moves}) == len(decision.moves)
                 try:
-                    if policy.method is Method.MIGRATE_PAGES and small and plain:
+                    whole = policy.method is Method.MIGRATE_PAGES and small and plain
+                    if whole and not self._placed_by_user(decision.worker.pid):
                         self._migrate(decision, tally)
                     else:
                         _Walk(self, decision, policy, tally, handle).run()
@@ -91,6 +92,11 @@ class Mover:
             tally.moved[move.source, move.target] += max(0, before - left)
             if left:
                 tally.refused_bytes[move.source] = left
+
+    def _placed_by_user(self, pid: int) -> bool:
+        """Say whether its user bound some of it: migrate_pages would take that along."""
+        vmas, _ = numa_maps.parse(self.procfs.numa_maps(pid))
+        return any(v.policy not in numa_maps.DEFAULT_POLICIES and v.resident_bytes for v in vmas)
 
     def _movable_on(self, pid: int, node: int) -> int:
         vmas, odd = numa_maps.parse(self.procfs.numa_maps(pid))

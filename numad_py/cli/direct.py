@@ -18,7 +18,8 @@ from numad_py.model.plan import DecisionState
 from numad_py.model.snapshot import FirstMasks
 from numad_py.observe.observer import Observer, no_names, none_narrowed
 from numad_py.policy.load import DEFAULT_PATH, defaults, load
-from numad_py.policy.schema import Policy
+from numad_py.policy.schema import LogFormat, Policy
+from numad_py.serve.logs import configure
 from numad_py.serve.report import CycleReport
 
 
@@ -59,6 +60,7 @@ def look(arguments: argparse.Namespace) -> CycleReport:
         RightsError: there are workers, and none of them may be looked at.
     """
     policy = policy_for_look(arguments.config)
+    configure("warning", LogFormat.AUTO)
     snapshot = observer_for(arguments, policy).observe()
     decided, _ = decide(snapshot, policy, DecisionState())
     report = CycleReport.of_one_look(snapshot, decided, policy)

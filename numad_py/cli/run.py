@@ -15,13 +15,22 @@ from numad_py.cli.common import (
     privileged,
 )
 from numad_py.compose import build_daemon, serving, with_mode
-from numad_py.daemon import Daemon
+from numad_py.daemon import STOP_WITHIN_S, Daemon
+from numad_py.errors import UsageError
 from numad_py.kernel import rights
+from numad_py.kernel.procfs import is_own
+from numad_py.model.outcome import End
 from numad_py.model.plan import Verdict
 from numad_py.policy.load import load
 from numad_py.policy.schema import Mode, Policy
 from numad_py.serve import logs
-from numad_py.serve.status import plan_document, render_plan, render_status, status_document
+from numad_py.serve.status import (
+    outcome_document,
+    plan_document,
+    render_plan,
+    render_status,
+    status_document,
+)
 
 ONCE_LIMIT_S = 3600.0
 """A single run ends by then even if the mover does not."""
@@ -51,6 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
     logs.configure(policy.log.level, policy.log.format)
     if not (arguments.once and dry):
         rights.require(needed(policy, dry=dry))
+    if not dry and not is_own(arguments.procfs):
+        msg = (
+            f"{arguments.procfs} shows other processes than this machine's: the pids in it are not "
+            "those that would be acted upon. Add --dry-run"
+        )
+        raise UsageError(msg)
     daemon = build_daemon(
         policy,
         config=arguments.config,
@@ -83,12 +98,14 @@ def once(daemon: Daemon, *, dry: bool, as_json: bool) -> int:
         limit = time.monotonic() + ONCE_LIMIT_S
         while daemon.actuator.busy() and time.monotonic() < limit:
             time.sleep(0.05)
+        daemon.actuator.pause()
         last = daemon.cycle()
-        daemon.actuator.stop(0)
+        daemon.actuator.stop(STOP_WITHIN_S)
     plan = plan_document(first.plan, first.mode)
     status = status_document(last, source="direct")
+    done = [outcome_document(outcome) for outcome in last.outcomes if not dry]
     if as_json:
-        print_json({"schema": 1, "plan": plan, "status": status})
+        print_json({"schema": 1, "plan": plan, "outcomes": done, "status": status})
     else:
         print_text(f"{render_plan(plan)}\n\n{render_status(status)}")
-    return 0
+    return 1 if any(outcome["end"] == End.FAILED.value for outcome in done) else 0

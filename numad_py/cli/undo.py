@@ -11,10 +11,13 @@ from numad_py.act.journal import NAME, Journal
 from numad_py.cli.common import Verbs, add_config, add_json, print_json
 from numad_py.cli.control import socket_path
 from numad_py.cli.direct import policy_for_look
+from numad_py.errors import NumadError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
+from numad_py.policy.schema import LogFormat
 from numad_py.serve.control import NotRunning, call
+from numad_py.serve.logs import configure
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -51,6 +54,7 @@ def restore(arguments: argparse.Namespace) -> int:
 def _from_journal(config: str | None) -> int:
     policy = policy_for_look(config)
     procfs = ProcFs()
+    configure("warning", LogFormat.AUTO)
     folder = Path(policy.daemon.state_dir)
     if not (folder / NAME).exists():
         return 0
@@ -58,6 +62,12 @@ def _from_journal(config: str | None) -> int:
     try:
         if journal.entries():
             rights.require(("CAP_SYS_NICE",))
-        return restore_all(journal, procfs, Syscalls())
+        workers = restore_all(journal, procfs, Syscalls())
+        if left := [entry.label for entry in journal.entries()]:
+            msg = (
+                f"{workers} workers given back their affinity, but not {', '.join(left)}; see above"
+            )
+            raise NumadError(msg)
     finally:
         journal.close()
+    return workers

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import DecisionState, WorkerMemory
+from numad_py.model.snapshot import Mobility
 
 LONGEST_BACK_OFF = 16
 """The cooldown grows by at most this factor."""
@@ -41,7 +42,7 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
         return replace(memory, moving=False, acted_at_s=None)
     wanted = outcome.decision.move_bytes
     brought_little = bool(wanted) and outcome.moved_bytes * 2 < wanted
-    refused = dict(outcome.refused_bytes) if wanted else dict(memory.refused)
+    refused = _refused(outcome) if wanted else dict(memory.refused)
     return replace(
         memory,
         moving=False,
@@ -49,3 +50,16 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
         refused=refused,
         attempts=memory.attempts + 1 if brought_little else 0,
     )
+
+
+def _refused(outcome: Outcome) -> dict[int, int]:
+    """Return the bytes by node that would not move.
+
+    After a whole walk that is what still lies on the sources, also where nobody gave a reason:
+    pages that AutoNUMA has marked answer as if they were not there on Linux 6.1.
+    """
+    if outcome.after is None or outcome.end not in {End.DONE, End.PARTIAL}:
+        return dict(outcome.refused_bytes)
+    movable = outcome.after.by_node(mobility=Mobility.MOVABLE)
+    sources = {move.source for move in outcome.decision.moves}
+    return {source: movable[source] for source in sources if movable.get(source)}

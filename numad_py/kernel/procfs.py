@@ -109,6 +109,17 @@ def parse_stat(text: str) -> Stat:
         raise Malformed(msg) from None
 
 
+def is_own(root: str | os.PathLike[str]) -> bool:
+    """Say whether a proc file system shows the pids that system calls of ours take.
+
+    A container with the host's pids may have them at /host/proc; a copy has no ``self`` of ours.
+    """
+    try:
+        return os.readlink(f"{os.fspath(root)}/self") == str(os.getpid())  # noqa: PTH115
+    except OSError:
+        return False
+
+
 class ProcFs:
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
@@ -231,12 +242,8 @@ class ProcFs:
         Raises:
             Vanished: the process ended.
         """
-        try:
-            tids = sorted(int(path.name) for path in (self.root / f"{pid}/task").iterdir())
-        except OSError as error:
-            self.vanished += 1
-            msg = f"process {pid} ended"
-            raise Vanished(msg) from error
+        with self._counted(), self._translated(self.root / f"{pid}/task") as folder:
+            tids = sorted(int(path.name) for path in folder.iterdir())
         threads = []
         for tid in tids:
             with contextlib.suppress(Vanished, Malformed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -83,7 +84,9 @@ class SysFs:
             if kind is None:
                 continue
             number = self._text(folder / address / "numa_node").strip()
-            driver = folder / address / "driver"
+            driver = None
+            with contextlib.suppress(OSError):
+                driver = (folder / address / "driver").readlink().name
             devices.append(
                 PciDevice(
                     address=address,
@@ -91,7 +94,7 @@ class SysFs:
                     vendor_id=self._text(folder / address / "vendor").strip(),
                     device_id=self._text(folder / address / "device").strip(),
                     node=int(number) if number.isdecimal() else None,
-                    driver=driver.readlink().name if driver.is_symlink() else None,
+                    driver=driver,
                 )
             )
         return tuple(devices)

@@ -69,16 +69,19 @@ class Observer:
         self._discovery.use(policy)
         self.scanner.use(policy.scan)
 
-    def topology_changed(self) -> None:
-        """Read the topology anew at the next look."""
-        self._topology = None
+    def topology_changed(self) -> bool:
+        """Read the topology anew at the next look; say whether that is news."""
+        known, self._topology = self._topology, None
+        return known is not None
 
     def accept(self, worker: WorkerId, residency: Residency) -> None:
         """Take over a measurement made after a move."""
         self.scanner.accept(worker, residency)
 
-    def observe(self) -> Snapshot:
+    def observe(self, between_workers: Callable[[], None] = lambda: None) -> Snapshot:
         """Return what the machine looks like now.
+
+        ``between_workers`` is called before each of them; what it raises ends the look.
 
         A worker that ends while it is read is left out; one that cannot be read stays, with its
         ``problem``.
@@ -88,9 +91,12 @@ class Observer:
         if self._topology is None:
             self._topology = self._read_topology()
         census = self._discovery.look(now_s)
-        workers = [
-            w for f in census.workers if (w := self._worker(f, self._topology, now_s)) is not None
-        ]
+        self.scanner.begin()
+        workers = []
+        for found in census.workers:
+            between_workers()
+            if (worker := self._worker(found, self._topology, now_s)) is not None:
+                workers.append(worker)
         alive = frozenset(w.id for w in workers)
         self._before = {k: v for k, v in self._before.items() if k in alive}
         self.scanner.forget_except(alive)

@@ -13,6 +13,8 @@ from numad_py.policy.schema import ScanPolicy
 
 BURST_S = 1.0
 """CPU time that may be saved up for reading: a quiet hour must not pay for a busy minute."""
+LONGEST_LOOK_S = 2.0
+"""CPU time after which a look reads no more, not even workers of which nothing is known."""
 CHANGED_SHARE = 0.05
 """A reading no longer stands when the worker has grown or shrunk by this share of its size,"""
 CHANGED_BYTES = 8 << 20
@@ -45,6 +47,8 @@ class Scanner:
         self._readings: dict[WorkerId, Reading] = {}
         self._waiting: dict[WorkerId, None] = {}
         """Workers due for a reading, longest waiting first."""
+        self._spent_s = 0.0
+        """CPU time spent in this look."""
         self._credit_s = BURST_S
         self._credited_at_s: float | None = None
         self.scans = 0
@@ -53,6 +57,10 @@ class Scanner:
     def use(self, policy: ScanPolicy) -> None:
         """Keep to another budget from now on."""
         self._policy = policy
+
+    def begin(self) -> None:
+        """Begin a look at all workers."""
+        self._spent_s = 0.0
 
     def accept(self, worker: WorkerId, residency: Residency) -> None:
         """Take a measurement that somebody else has made, after a move."""
@@ -73,6 +81,8 @@ class Scanner:
             resident_bytes: its size in whole, which costs nothing to know; None: not known.
         """
         self._save_up(now_s)
+        if self._spent_s >= LONGEST_LOOK_S and worker not in self._readings:
+            return Reading(None, "its memory is read in one of the next cycles", now_s)
         known = self._readings.get(worker)
         if (
             known is None
@@ -134,6 +144,7 @@ class Scanner:
         self.scans += 1
         self.scan_s += cost_s
         self._credit_s -= cost_s
+        self._spent_s += cost_s
         if not vmas:
             return Reading(None, f"no line of its numa_maps follows the grammar ({odd} odd)", now_s)
         residency = numa_maps.residency(vmas, odd, read_at_s=now_s, cost_s=cost_s)

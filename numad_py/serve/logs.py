@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 import structlog
@@ -51,18 +52,21 @@ class Voice:
         """Start with nothing said."""
         self._said: dict[tuple[WorkerId, str], tuple[Verdict, Reason]] = {}
 
-    def say(self, plan: Plan, outcomes: tuple[Outcome, ...], *, acting: bool = True) -> None:
+    @staticmethod
+    def say_outcomes(outcomes: Iterable[Outcome]) -> None:
+        """Log what became of decisions that were carried out."""
+        for outcome in outcomes:
+            if outcome.end is not End.SIMULATED:
+                _say_outcome(outcome)
+
+    def say(self, plan: Plan, *, acting: bool = True) -> None:
         """Log what has changed since the last cycle.
 
         Args:
             plan: of this cycle.
-            outcomes: that ended since the last one.
             acting: whether decisions are carried out; else the commands that would do the same
                 are part of the line.
         """
-        for outcome in outcomes:
-            if outcome.end is not End.SIMULATED:
-                _say_outcome(outcome)
         said: dict[tuple[WorkerId, str], tuple[Verdict, Reason]] = {}
         for decision in plan.decisions:
             key = (decision.worker, decision.label)
@@ -85,7 +89,8 @@ def _say_decision(decision: Decision, *, acting: bool) -> None:
         facts["locality"] = round(decision.finding.locality, 4)
     if not acting and decision.verdict is Verdict.ACT:
         facts["by_hand"] = "; ".join(commands(decision))
-    tell = log.debug if decision.verdict is Verdict.WAIT else log.info
+    passing = decision.verdict is Verdict.WAIT and decision.reason is not Reason.UNREADABLE
+    tell = log.debug if passing else log.info
     tell(decision.verdict.value, **facts)
 
 

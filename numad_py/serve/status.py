@@ -57,7 +57,7 @@ def status_document(report: CycleReport, *, source: str) -> Document:
         document["cycle"] = snapshot.cycle
         document["cycle_seconds"] = round(report.cycle_duration_s, 6)
         document["last_cycle_at"] = report.last_cycle_at
-        document["outcomes"] = [_outcome(o) for o in report.outcomes]
+        document["outcomes"] = [outcome_document(o) for o in report.outcomes]
     return document
 
 
@@ -131,7 +131,8 @@ def _decision(decision: Decision) -> Document:
     }
 
 
-def _outcome(outcome: Outcome) -> Document:
+def outcome_document(outcome: Outcome) -> Document:
+    """Return what became of a decision."""
     return {
         "decision": outcome.decision.id,
         "worker": outcome.decision.label,

@@ -72,7 +72,7 @@ def test_a_mask_that_its_user_changed_since_is_left(child: WorkerId, tmp_path: P
     bind(decision(child), frozenset({cpus[0]}), ProcFs(), Syscalls(), journal)
     os.sched_setaffinity(child.pid, {cpus[1]})
     (entry,) = journal.entries()
-    assert restore(entry, ProcFs(), Syscalls()) == 3
+    assert restore(entry, ProcFs(), Syscalls()).threads == 3
     assert os.sched_getaffinity(child.pid) == {cpus[1]}
 
 

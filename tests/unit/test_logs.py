@@ -63,12 +63,12 @@ def plan(*decisions: Decision) -> Plan:
 def test_a_decision_is_said_once_for_as_long_as_it_stands(stream: io.StringIO) -> None:
     """With id, worker, reason and numbers; the next cycles say nothing of it."""
     voice = Voice()
-    voice.say(plan(REFUSE), ())
+    voice.say(plan(REFUSE))
     (line,) = said(stream)
     assert (line["event"], line["reason"], line["decision"]) == ("refuse", "no-room", "1:x/0")
     assert (line["worker"], line["pid"], line["why"]) == ("x/0", 10, "no node has room")
     for cycle in (2, 3, 4):
-        voice.say(plan(replace(REFUSE, id=f"{cycle}:x/0", why="still none, by 1 MiB")), ())
+        voice.say(plan(replace(REFUSE, id=f"{cycle}:x/0", why="still none, by 1 MiB")))
     assert said(stream) == []
 
 
@@ -77,7 +77,7 @@ def test_a_decision_that_changes_is_said_again(stream: io.StringIO) -> None:
     voice = Voice()
     other = replace(REFUSE, reason=Reason.MEMPOLICY)
     for what in (REFUSE, other, ACT, REFUSE):
-        voice.say(plan(what), ())
+        voice.say(plan(what))
     assert [line["reason"] for line in said(stream)] == [
         "no-room",
         "mempolicy",
@@ -90,36 +90,36 @@ def test_a_worker_that_comes_back_is_said_again(stream: io.StringIO) -> None:
     """What was said of a worker is forgotten with it."""
     voice = Voice()
     for what in (plan(REFUSE), plan(), plan(REFUSE)):
-        voice.say(what, ())
+        voice.say(what)
     assert len(said(stream)) == 2
 
 
 def test_another_worker_of_the_same_label_is_said(stream: io.StringIO) -> None:
     """A label is handed on between two cycles where a server restarts: that is another process."""
     voice = Voice()
-    voice.say(plan(REFUSE), ())
-    voice.say(plan(replace(REFUSE, worker=WorkerId(11, 9))), ())
+    voice.say(plan(REFUSE))
+    voice.say(plan(replace(REFUSE, worker=WorkerId(11, 9))))
     assert [line["pid"] for line in said(stream)] == [10, 11]
 
 
 def test_each_worker_is_said_for_itself(stream: io.StringIO) -> None:
     """One that stands does not silence another."""
     voice = Voice()
-    voice.say(plan(REFUSE), ())
-    voice.say(plan(REFUSE, replace(REFUSE, label="x/1")), ())
+    voice.say(plan(REFUSE))
+    voice.say(plan(REFUSE, replace(REFUSE, label="x/1")))
     assert [line["worker"] for line in said(stream)] == ["x/0", "x/1"]
 
 
 def test_waiting_is_said_to_those_who_debug(stream: io.StringIO) -> None:
     """A cooldown follows every move and is no news."""
-    Voice().say(plan(replace(ACT, verdict=Verdict.WAIT, reason=Reason.COOLDOWN)), ())
+    Voice().say(plan(replace(ACT, verdict=Verdict.WAIT, reason=Reason.COOLDOWN)))
     assert [line["level"] for line in said(stream)] == ["debug"]
 
 
 def test_without_acting_the_commands_are_said(stream: io.StringIO) -> None:
     """Whoever only wants advice can do it by hand."""
-    Voice().say(plan(ACT), (), acting=True)
-    Voice().say(plan(ACT), (), acting=False)
+    Voice().say(plan(ACT), acting=True)
+    Voice().say(plan(ACT), acting=False)
     acting, advising = said(stream)
     assert "by_hand" not in acting
     assert "10" in advising["by_hand"]
@@ -131,7 +131,7 @@ def test_every_outcome_is_said_and_a_bad_one_is_a_warning(end: End, stream: io.S
     one = Outcome(
         ACT, end, 1.0, 2.0, moved={(1, 0): MIB}, pages={PageStatus.SHARED: 3}, error="broken"
     )
-    Voice().say(plan(), (one, one))
+    Voice().say_outcomes((one, one))
     lines = said(stream)
     assert len(lines) == (0 if end is End.SIMULATED else 2)
     quiet = {End.DONE, End.STOPPED, End.GONE}

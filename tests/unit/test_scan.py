@@ -129,11 +129,17 @@ def test_what_is_overspent_is_waited_for(procfs: Counted) -> None:
 
 
 def test_a_spent_budget_does_not_hold_back_a_worker_that_is_new(procfs: Counted) -> None:
-    """Nothing is known of it, and nothing could be decided."""
+    """Nothing is known of it, and nothing could be decided; but one look does not take for ever."""
     procfs.cost_s = 3.0
     scanner = Scanner(procfs, POLICY)
     scanner.reading(ONE, 100.0, SIZE)
-    assert scanner.reading(TWO, 100.0, SIZE).residency is not None
+    put_off = scanner.reading(TWO, 100.0, SIZE)
+    assert (put_off.residency, put_off.problem) == (
+        None,
+        "its memory is read in one of the next cycles",
+    )
+    scanner.begin()
+    assert scanner.reading(TWO, 101.0, SIZE).residency is not None
 
 
 def grow(procfs: Counted, seconds: int) -> Scanner:
@@ -141,6 +147,7 @@ def grow(procfs: Counted, seconds: int) -> Scanner:
     procfs.cost_s = 0.2
     scanner = Scanner(procfs, POLICY)
     for second in range(seconds):
+        scanner.begin()
         for pid in range(10):
             scanner.reading(WorkerId(pid, 1), 100.0 + second, SIZE * (1 + second % 2))
     return scanner
