@@ -23,6 +23,29 @@ for pair in psutil:psutil pyudev:pyudev structlog:structlog \
     python3 -c "import ${pair%%:*}" 2>/dev/null || missing="$missing python3-${pair##*:}"
 done
 [ -z "$missing" ] || fail "Python packages are missing: apt-get install$missing"
+python3 - <<'EOF' || fail "Debian 12 and Ubuntu 24.04 are the first that have them"
+import re
+import sys
+from importlib.metadata import version
+
+# The floors of pyproject.toml.
+floors = {
+    "psutil": "5.9.4",
+    "pyudev": "0.24.0",
+    "structlog": "22.3.0",
+    "prometheus-client": "0.16.0",
+    "tomli": "2.0.1",
+}
+
+
+def numbers(text):
+    return [int(number) for number in re.findall(r"\d+", text)[:3]]
+
+
+old = [f"{n} {version(n)}" for n, floor in floors.items() if numbers(version(n)) < numbers(floor)]
+if old:
+    sys.exit(f"install.sh: too old: {', '.join(old)}; needed: {floors}")
+EOF
 
 # Debian's pip wants to be told that a system-wide install is meant.
 flags=
@@ -31,6 +54,10 @@ if python3 -m pip install --help | grep -q -- --break-system-packages; then
 fi
 case $source in
 *.whl) flags="$flags --no-index" ;;
+*)
+    # Without it pip fetches it.
+    if python3 -c 'import hatchling' 2>/dev/null; then flags="$flags --no-build-isolation"; fi
+    ;;
 esac
 # shellcheck disable=SC2086
 python3 -m pip install --quiet --no-deps --force-reinstall --root-user-action=ignore $flags "$source"
@@ -46,7 +73,12 @@ else
     install -D -m 0644 "$here/config/numad-py.toml" /etc/numad-py/numad-py.toml
     install -d -m 0755 /etc/numad-py/conf.d
 fi
-[ ! -d /run/systemd/system ] || systemctl daemon-reload
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+    if systemctl is-active --quiet numad-py; then
+        echo "an earlier version runs; take this one over with: systemctl restart numad-py"
+    fi
+fi
 
 echo "installed $(numad-py --version); next:"
 echo "  numad-py doctor                      what this machine gives, and what works against it"

@@ -30,6 +30,12 @@ RUN_LOCALITY = 0.9
 """Threads that spend less of their CPU time at home than this are away."""
 
 
+FINISHED_LOCALITY = 0.99
+"""A move that was broken off goes on below this locality,"""
+FINISHED_BYTES = 1 << 20
+"""and while at least so much is remote."""
+
+
 @dataclass(frozen=True)
 class _Said:
     """A decision less the worker it is about."""
@@ -97,7 +103,8 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
         )
         memory = replace(memory, home=home)
         if said.verdict is Verdict.ACT:
-            memory = replace(memory, moving=True, acted_at_s=snapshot.at_s)
+            unfinished = bool(said.moves)
+            memory = replace(memory, moving=True, acted_at_s=snapshot.at_s, unfinished=unfinished)
         memories[worker.id] = memory
     return Plan(snapshot.cycle, tuple(decisions)), replace(state, workers=memories)
 
@@ -126,7 +133,7 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
         return _Said(Verdict.REFUSE, Reason.NO_HOME, given.obstacle or words.no_home(finding))
     if memory.moving:
         return _Said(Verdict.WAIT, Reason.MOVING, "a move is under way")
-    remote = _is_remote(finding, policy)
+    remote = _is_remote(finding, policy, memory)
     bind = _bind(worker, home, finding, snapshot, policy, remote=remote)
     if not remote and bind is None:
         return _rest(worker, finding, memory, policy)
@@ -145,11 +152,17 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
     return _Said(Verdict.ACT, reason, why, bind, moves)
 
 
-def _is_remote(finding: Finding, policy: PlacementPolicy) -> bool:
-    return (
-        finding.locality is not None
-        and finding.locality < policy.min_locality
-        and finding.remote_bytes >= max(1, policy.min_remote_bytes)
+def _is_remote(finding: Finding, policy: PlacementPolicy, memory: WorkerMemory) -> bool:
+    """Say whether memory is to be moved: more of it than to leave as it is, or the rest of a move.
+
+    A move that was broken off is brought to its end, which lies beyond where it would be begun.
+    """
+    if finding.locality is None:
+        return False
+    if memory.unfinished and finding.remote_bytes >= FINISHED_BYTES:
+        return finding.locality < FINISHED_LOCALITY
+    return finding.locality < policy.min_locality and finding.remote_bytes >= max(
+        1, policy.min_remote_bytes
     )
 
 

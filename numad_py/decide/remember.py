@@ -48,6 +48,7 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
         moving=False,
         acted_at_s=at_s,
         refused=refused,
+        unfinished=False,
         attempts=memory.attempts + 1 if brought_little else 0,
     )
 

@@ -148,6 +148,8 @@ class WorkerMemory:
     """Handed to the mover, outcome not known yet."""
     refused: Mapping[int, int] = field(default_factory=dict)
     """Bytes by node that would not move the last time (shared, pinned, busy)."""
+    unfinished: bool = False
+    """A move was begun and broken off by us: it is to be brought to its end."""
     attempts: int = 0
     """Moves in a row that brought less than half of what was planned."""
 
