@@ -180,16 +180,17 @@ def restore_all(journal: Journal, procfs: ProcFs, syscalls: Syscalls) -> int:
     others are forgotten.
     """
     workers = 0
+    undone: list[WorkerId] = []
     for entry in journal.entries():
         try:
             bound = restore(entry, procfs, syscalls)
-            if not bound.left:
-                journal.forget(entry.worker)
         except NumadError as error:
             log.error(  # noqa: TRY400 - the message says it all
                 "affinity not given back", worker=entry.label, error=str(error)
             )
             continue
+        if not bound.left:
+            undone.append(entry.worker)
         workers += bool(bound.threads)
         tell = log.warning if bound.left else log.info
         tell(
@@ -199,4 +200,8 @@ def restore_all(journal: Journal, procfs: ProcFs, syscalls: Syscalls) -> int:
             threads=bound.threads,
             refused=bound.left,
         )
+    try:
+        journal.forget_all(undone)
+    except NumadError as error:
+        log.warning("journal not written", error=str(error))
     return workers

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,18 @@ class Journal:
             return
         self._append({"v": 1, "forget": [worker.pid, worker.start_ticks]})
         del self._entries[worker]
+
+    def forget_all(self, workers: Iterable[WorkerId]) -> None:
+        """Drop entries and write the journal anew, once for all of them.
+
+        Raises:
+            NumadError: it could not be written; it then still holds what is undone already, and
+                undoing that again does no harm.
+        """
+        for worker in workers:
+            self._entries.pop(worker, None)
+        with _explained(self._path):
+            self._compact()
 
     def close(self) -> None:
         """Let others have it."""

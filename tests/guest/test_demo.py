@@ -24,5 +24,7 @@ def test_the_demo_runs_in_place_on_a_machine_of_several_nodes(
     assert "move done" in done.stdout
     assert "numad_py_moved_bytes_total" in done.stdout
     assert workers.residency("other") == lay
-    left = guest.run("pgrep -f 'numaload|numad_py run' || ls -d /tmp/numad-py-demo-*", check=False)
+    left = guest.run(
+        "pgrep -f '[n]umaload|[n]umad_py run' || ls -d /tmp/numad-py-demo-*", check=False
+    )
     assert left.stdout == ""
