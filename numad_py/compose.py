@@ -74,7 +74,7 @@ def build_daemon(
     privileged: bool,
 ) -> Daemon:
     """Return a daemon over these roots; ``mode`` overrides the policy's, also after a reload."""
-    procfs = ProcFs(procfs_root, f"{sysfs_root}/fs/cgroup")
+    procfs = ProcFs(procfs_root)
     sysfs = SysFs(sysfs_root)
     mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
     actuator = build_actuator(policy, procfs, sysfs, mailbox, dry=dry)

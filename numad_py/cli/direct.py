@@ -39,7 +39,7 @@ def observer_for(arguments: argparse.Namespace, policy: Policy) -> Observer:
 
     On the live machine the journal tells the masks that the daemon has set from the users' pins.
     """
-    procfs = ProcFs(arguments.procfs, f"{arguments.sysfs}/fs/cgroup")
+    procfs = ProcFs(arguments.procfs)
     first_masks: FirstMasks = none_narrowed
     if is_live(arguments):
         first_masks = read_first_masks(Path(policy.daemon.state_dir), procfs)

@@ -40,7 +40,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Print every check; exit code 1 where one fails."""
-    procfs = ProcFs(arguments.procfs, f"{arguments.sysfs}/fs/cgroup")
+    procfs = ProcFs(arguments.procfs)
     topology = SysFs(arguments.sysfs).topology()
     checks = [
         *_topology(topology),

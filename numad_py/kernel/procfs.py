@@ -13,37 +13,9 @@ from pathlib import Path
 import psutil
 
 from numad_py.errors import Malformed, NumadError, RightsError, Vanished
+from numad_py.kernel.stat import PF_KTHREAD, Stat, parse_stat
 from numad_py.model.cpulist import parse_list
 from numad_py.model.snapshot import Thread
-
-PF_KTHREAD = 0x00200000
-"""Flag of kernel threads in field 9 of stat (include/linux/sched.h)."""
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-"""Unit of RSS in field 24."""
-_FIELDS_AFTER_COMM = 37
-"""A stat line has at least field 39, the last CPU; comm is field 2."""
-
-
-@dataclass(frozen=True)
-class Stat:
-    """What /proc/PID/stat says (proc(5))."""
-
-    comm: str
-    state: str
-    ppid: int
-    flags: int
-    start_ticks: int
-    """Clock ticks since boot."""
-    utime_ticks: int
-    stime_ticks: int
-    last_cpu: int
-    resident_bytes: int
-    """RSS, without hugetlb."""
-
-    @property
-    def cpu_ticks(self) -> int:
-        """CPU time since it began, user and system, in clock ticks."""
-        return self.utime_ticks + self.stime_ticks
 
 
 @dataclass(frozen=True)
@@ -81,34 +53,6 @@ def _kib(text: str | None) -> int | None:
         return None
 
 
-def parse_stat(text: str) -> Stat:
-    """Return the fields of a stat line; comm may hold blanks and parentheses.
-
-    Raises:
-        Malformed: the line is cut short or not a stat line.
-    """
-    opening, closing = text.find("("), text.rfind(")")
-    fields = text[closing + 1 :].split()
-    if opening < 0 or closing < opening or len(fields) < _FIELDS_AFTER_COMM:
-        msg = f"not a stat line: {text[:80]!r}"
-        raise Malformed(msg)
-    try:
-        return Stat(
-            comm=text[opening + 1 : closing],
-            state=fields[0],
-            ppid=int(fields[1]),
-            flags=int(fields[6]),
-            start_ticks=int(fields[19]),
-            utime_ticks=int(fields[11]),
-            stime_ticks=int(fields[12]),
-            last_cpu=int(fields[36]),
-            resident_bytes=int(fields[21]) * PAGE_BYTES,
-        )
-    except ValueError as error:
-        msg = f"not a number in a stat line: {error}"
-        raise Malformed(msg) from None
-
-
 def is_own(root: str | os.PathLike[str]) -> bool:
     """Say whether a proc file system shows the pids that system calls of ours take.
 
@@ -129,12 +73,9 @@ class ProcFs:
     count both events since the reader was made.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str] = "/proc", sysfs_cgroup: str = "/sys/fs/cgroup"
-    ) -> None:
-        """Read below ``root``; ``sysfs_cgroup`` is where its cgroup paths lead."""
+    def __init__(self, root: str | os.PathLike[str] = "/proc") -> None:
+        """Read below ``root``."""
         self.root = Path(root)
-        self.sysfs_cgroup = Path(sysfs_cgroup)
         self.clock_ticks = os.sysconf("SC_CLK_TCK")
         self.vanished = 0
         self.malformed = 0
@@ -322,17 +263,6 @@ class ProcFs:
         except (ValueError, IndexError):
             msg = f"{self.root / 'uptime'} holds no number: {text[:40]!r}"
             raise Malformed(msg) from None
-
-    def forks(self) -> int | None:
-        """Return how many processes and threads were ever made since boot.
-
-        While it stands still no process can be new (``processes`` in /proc/stat, proc(5)).
-        """
-        for line in self._read("stat").split("\n"):
-            key, _, value = line.partition(" ")
-            if key == "processes" and value.isdecimal():
-                return int(value)
-        return None
 
     def boot_id(self) -> str | None:
         """Return the id of this boot."""

@@ -109,11 +109,6 @@ class Syscalls:
         return result
 
     @staticmethod
-    def sched_getaffinity(tid: int) -> frozenset[int]:
-        """Return a thread's mask."""
-        return frozenset(os.sched_getaffinity(tid))
-
-    @staticmethod
     def sched_setaffinity(tid: int, cpus: Iterable[int]) -> frozenset[int]:
         """Set a thread's mask and read it back: the kernel intersects it with the cpuset."""
         os.sched_setaffinity(tid, cpus)

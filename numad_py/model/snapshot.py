@@ -197,7 +197,3 @@ class Snapshot:
     """Processes and threads that ended between two reads since the daemon started."""
     malformed: int = 0
     """Files or lines that did not follow their grammar since the daemon started."""
-
-    def worker(self, worker_id: WorkerId) -> Worker | None:
-        """Return that worker, or None where it is gone."""
-        return next((w for w in self.workers if w.id == worker_id), None)
