@@ -114,11 +114,16 @@ def test_a_bad_policy_or_no_right_keeps_it_from_starting(guest: Machine, workers
 
 
 @on_guest(GUEST)
-def test_a_cpu_that_goes_offline_is_noticed(guest: Machine, workers: Workers) -> None:
-    """The kernel's event makes the topology be read again, both ways."""
+def test_devices_are_shown_and_a_cpu_that_goes_offline_is_noticed(
+    guest: Machine, workers: Workers
+) -> None:
+    """Status has PCI devices by node and name; the kernel's event makes it read the CPUs again."""
     del workers
     service = Service(guest)
     service.start()
+    (card,) = [device for device in service.status()["devices"] if device["node"] is not None]
+    assert (card["kind"], card["node"], card["driver"]) == ("ethernet", 1, "virtio-pci")
+    assert "Virtio" in card["name"]
     cpu = "/sys/devices/system/cpu/cpu7/online"
 
     def cpus_of_node_3() -> str:
