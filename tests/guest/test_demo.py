@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.guest.machine import Machine
 from tests.guest.marks import on_guest
 from tests.guest.project import ROOT
@@ -21,7 +23,8 @@ def test_the_demo_runs_in_place_on_a_machine_of_several_nodes(
         "cd /opt/demo && python3 -m tests.demo --here --load /opt/load/numaload", timeout=200
     )
     assert "the worker is home" in done.stdout
-    assert "move done" in done.stdout
+    # A page or two of libc are always shared.
+    assert re.search(r"move (done|partial): 512\.\d MiB", done.stdout), done.stdout
     assert "numad_py_moved_bytes_total" in done.stdout
     assert workers.residency("other") == lay
     left = guest.run(
