@@ -111,6 +111,8 @@ class Daemon:
         self._policy_loaded_at = clock.unix_s()
         self._stopping = False
         self._fed_at_s = clock.monotonic_s()
+        self._cycled_at_s = clock.monotonic_s()
+        self._stopped = False
         self._untold: tuple[Outcome, ...] = ()
         """Outcomes that no cycle has taken in yet: one that fails must not lose them."""
         self._last_outcomes: tuple[Outcome, ...] = ()
@@ -209,6 +211,7 @@ class Daemon:
         cpu_s: float,
     ) -> CycleReport:
         self._last_outcomes = outcomes or self._last_outcomes
+        self._cycled_at_s = clock.monotonic_s()
         self.report = CycleReport(
             snapshot=snapshot,
             plan=plan,
@@ -287,6 +290,9 @@ class Daemon:
             event.answer.set_result(self._command(event.verb, event.arguments))
         except NumadError as error:
             event.answer.set_exception(error)
+        except Exception as error:  # one odd request must not end the daemon
+            log.exception("a command failed", verb=event.verb)
+            event.answer.set_exception(NumadError(f"{event.verb} failed: {error!r}; see the log"))
         return event.verb in {"pause", "resume", "reload", "restore"}
 
     def _command(self, verb: str, _arguments: Mapping[str, object]) -> object:
@@ -363,7 +369,7 @@ class Daemon:
         report = self.report
         if report is None:
             return False
-        return clock.unix_s() - report.last_cycle_at < 3 * report.interval_s + 10
+        return clock.monotonic_s() - self._cycled_at_s < 3 * report.interval_s + 10
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Put a signal into the mailbox; SimpleQueue.put may be called from a handler."""
@@ -377,6 +383,9 @@ class Daemon:
 
     def stop(self) -> None:
         """End the mover within a chunk and give masks back where the policy says so."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._notifier.stopping()
         self.actuator.stop(STOP_WITHIN_S)
         self._voice.say_outcomes((*self._untold, *self._take_outcomes()))

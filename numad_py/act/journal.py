@@ -7,9 +7,11 @@ power cut is at worst a last line that is cut short, and that line's change was 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +26,8 @@ from numad_py.model.snapshot import WorkerId
 log = structlog.get_logger(__name__)
 
 NAME = "journal.jsonl"
+_MOST_PIDS = 1 << 22
+"""PID_MAX_LIMIT (include/linux/threads.h)."""
 _COMPACT_ABOVE = 1000
 """Records after which the file is written anew with what still holds."""
 
@@ -73,10 +77,11 @@ class Entry:
 class Journal:
     """The journal of one state directory; one process may hold it at a time."""
 
-    def __init__(self, folder: Path, boot_id: str) -> None:
+    def __init__(self, folder: Path, boot_id: str, *, to_undo: bool = False) -> None:
         """Open it, take up what an earlier run left, and write it anew.
 
-        Entries of another boot are dropped: those processes are gone.
+        Entries of another boot are dropped: those processes are gone. Who only wants to undo needs
+        no room to write: it is done on a full or read-only disk as well.
 
         Raises:
             NumadError: it cannot be read or written, or another numad-py holds it.
@@ -87,8 +92,7 @@ class Journal:
         self._records = 0
         with _explained(self._path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _hand_over(self._lock, folder)
+            self._lock = _open_lock(folder, to_undo=to_undo)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -97,7 +101,14 @@ class Journal:
             raise NumadError(msg) from None
         with _explained(self._path):
             self._entries = read(self._path, boot_id, keep_bad=True)
-            self._compact()
+        try:
+            with _explained(self._path):
+                self._compact()
+        except NumadError as error:
+            if not to_undo:
+                os.close(self._lock)
+                raise
+            log.warning("journal not written", error=str(error))
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all entries, by worker."""
@@ -160,9 +171,7 @@ class Journal:
                 self._compact()
         data = (json.dumps(record, separators=(",", ":")) + "\n").encode()
         with _explained(self._path):
-            descriptor = os.open(
-                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            descriptor = _open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 size = os.fstat(descriptor).st_size
                 try:
@@ -185,8 +194,8 @@ class Journal:
             for entry in self.entries()
         ]
         new = self._path.with_suffix(".new")
-        with new.open("w") as file:
-            os.fchmod(file.fileno(), 0o600)
+        new.unlink(missing_ok=True)
+        with os.fdopen(_open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
             _hand_over(file.fileno(), self._folder)
             file.write("".join(f"{line}\n" for line in lines))
             file.flush()
@@ -198,6 +207,34 @@ class Journal:
         finally:
             os.close(folder)
         self._records = len(lines)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file of the state directory.
+
+    The directory belongs to the service, and root works in it too (``numad-py restore``): a link
+    that a broken-into service has put there must not lead root to another file.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, or no plain file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "it is a link, or no plain file")
+    return descriptor
+
+
+def _open_lock(folder: Path, *, to_undo: bool) -> int:
+    try:
+        descriptor = _open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        if not to_undo or error.errno not in {errno.EROFS, errno.ENOSPC}:
+            raise
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _hand_over(descriptor, folder)
+    return descriptor
 
 
 def _hand_over(descriptor: int, folder: Path) -> None:
@@ -218,9 +255,11 @@ def read(path: Path, boot_id: str, *, keep_bad: bool = False) -> dict[WorkerId, 
     aside in ``journal.bad``, since it may name a mask.
     """
     try:
-        text = path.read_text(errors="replace")
+        descriptor = _open(path, os.O_RDONLY)
     except FileNotFoundError:
         return {}
+    with os.fdopen(descriptor, errors="replace") as file:
+        text = file.read()
     entries: dict[WorkerId, Entry] = {}
     lines = text.split("\n")
     if lines[-1]:
@@ -233,7 +272,7 @@ def read(path: Path, boot_id: str, *, keep_bad: bool = False) -> dict[WorkerId, 
             elif record["boot_id"] == boot_id:
                 entry = _entry(record)
                 entries[entry.worker] = entry
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             log.warning("journal: a record cannot be parsed", record=line[:200])
             if keep_bad:
                 _keep_aside(path.with_suffix(".bad"), line)
@@ -241,9 +280,11 @@ def read(path: Path, boot_id: str, *, keep_bad: bool = False) -> dict[WorkerId, 
 
 
 def _keep_aside(path: Path, line: str) -> None:
-    with contextlib.suppress(OSError), path.open("a") as bad:
-        _hand_over(bad.fileno(), path.parent)
-        bad.write(line + "\n")
+    with contextlib.suppress(OSError):
+        descriptor = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(descriptor, "a") as bad:
+            _hand_over(descriptor, path.parent)
+            bad.write(line + "\n")
 
 
 def _record(entry: Entry, boot_id: str) -> dict[str, Any]:
@@ -263,6 +304,9 @@ def _record(entry: Entry, boot_id: str) -> dict[str, Any]:
 
 
 def _entry(record: Mapping[str, Any]) -> Entry:
+    if record["v"] != 1 or not 0 < record["pid"] <= _MOST_PIDS:
+        msg = "not a record of this version"
+        raise ValueError(msg)
     return Entry(
         worker=WorkerId(int(record["pid"]), int(record["start_ticks"])),
         label=str(record["label"]),

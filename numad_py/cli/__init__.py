@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 import numad_py
 from numad_py.errors import NumadError
+from numad_py.model.text import printable
 
 EPILOG = """\
 exit codes: 0 done, 1 failed, 2 usage, 77 a right is missing, 78 bad configuration
@@ -45,8 +47,19 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _mend_streams() -> None:
+    """Make output possible in every environment: closed streams, and encodings without a letter."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for good
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    _mend_streams()
     words = sys.argv[1:] if argv is None else argv
     arguments = build_parser(words[0] if words else None).parse_args(words)
     code = 0
@@ -55,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except NumadError as error:
         for line in str(error).splitlines():
-            print(f"numad-py: {line}", file=sys.stderr)
+            print(f"numad-py: {printable(line)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader (head, less) has had enough; nothing is wrong. What the buffer still holds must

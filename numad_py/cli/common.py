@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from numad_py.kernel import rights
+from numad_py.model.text import printable
 from numad_py.policy.load import DEFAULT_PATH
 
 Verbs = Any
@@ -39,7 +40,8 @@ def add_roots(parser: argparse.ArgumentParser) -> None:
 
 def is_live(arguments: argparse.Namespace) -> bool:
     """Say whether the look goes at this machine itself, so that its daemon can be asked."""
-    return bool(arguments.procfs == "/proc" and arguments.sysfs == "/sys")
+    roots = os.path.normpath(arguments.procfs), os.path.normpath(arguments.sysfs)
+    return roots == ("/proc", "/sys")
 
 
 def privileged() -> bool:
@@ -56,9 +58,5 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print for people; what a terminal cannot show, or would obey, is escaped.
-
-    A process may put escape sequences into its name, and bytes that no encoding has.
-    """
-    escaped = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    print("".join(escaped))
+    """Print for people."""
+    print(printable(text, keep="\n"))

@@ -7,6 +7,7 @@ import sys
 
 from numad_py.cli.common import Verbs, add_json, print_json, privileged
 from numad_py.errors import PolicyError
+from numad_py.model.text import printable
 from numad_py.policy.load import DEFAULT_PATH, load
 
 
@@ -25,7 +26,7 @@ def check(arguments: argparse.Namespace) -> int:
     except PolicyError as error:
         if not arguments.json:
             for problem in error.problems:
-                print(problem, file=sys.stderr)
+                print(printable(problem), file=sys.stderr)
             return error.exit_code
         print_json({"schema": 1, "ok": False, "problems": list(error.problems)})
         return error.exit_code

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, cast
 
-from numad_py.cli.common import Verbs, add_json, print_json
+from numad_py.cli.common import Verbs, add_config, add_json, print_json
 from numad_py.errors import NumadError
 from numad_py.policy.load import load
 from numad_py.policy.schema import DaemonPolicy
@@ -21,6 +21,7 @@ def add_verbs(verbs: Verbs) -> None:
         ("reload", "read the policy again; a bad one is refused and the earlier one stands"),
     ):
         parser = verbs.add_parser(verb, help=text)
+        add_config(parser)
         add_json(parser)
         parser.set_defaults(call=ask, verb=verb)
 
@@ -37,7 +38,7 @@ def socket_path(config: str | None = None) -> Path:
 
 def ask(arguments: argparse.Namespace) -> int:
     """Send the verb and print the answer."""
-    answer = cast("dict[str, Any]", call(socket_path(), arguments.verb))
+    answer = cast("dict[str, Any]", call(socket_path(arguments.config), arguments.verb))
     if arguments.json:
         print_json({"schema": 1, **answer})
         return 0

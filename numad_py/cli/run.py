@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 
 from numad_py.cli.common import (
@@ -17,8 +18,7 @@ from numad_py.cli.common import (
 from numad_py.compose import build_daemon, serving, with_mode
 from numad_py.daemon import STOP_WITHIN_S, Daemon
 from numad_py.errors import UsageError
-from numad_py.kernel import rights
-from numad_py.kernel.procfs import is_own
+from numad_py.kernel import procfs, rights, sysfs
 from numad_py.model.outcome import End
 from numad_py.model.plan import Verdict
 from numad_py.policy.load import load
@@ -54,16 +54,18 @@ def add_verbs(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until stopped, or once."""
+    # Until there is a policy to read again; the default would end us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     mode = Mode(arguments.mode) if arguments.mode else None
     policy = with_mode(load(arguments.config, privileged=privileged()), mode)
     dry = bool(arguments.dry_run or (arguments.once and policy.daemon.mode is not Mode.ACT))
     logs.configure(policy.log.level, policy.log.format)
     if not (arguments.once and dry):
         rights.require(needed(policy, dry=dry))
-    if not dry and not is_own(arguments.procfs):
+    if not dry and not (procfs.is_own(arguments.procfs) and sysfs.is_own(arguments.sysfs)):
         msg = (
-            f"{arguments.procfs} shows other processes than this machine's: the pids in it are not "
-            "those that would be acted upon. Add --dry-run"
+            f"{arguments.procfs} and {arguments.sysfs} show another machine than the one "
+            "that would be acted upon. Add --dry-run"
         )
         raise UsageError(msg)
     daemon = build_daemon(
@@ -77,8 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.once:
         return once(daemon, dry=dry, as_json=arguments.json)
-    with serving(daemon):
-        daemon.run()
+    try:
+        with serving(daemon):
+            daemon.run()
+    finally:
+        # Also where it could not begin: masks of a run that was killed are given back.
+        daemon.stop()
     return 0
 
 

@@ -11,7 +11,7 @@ from numad_py.act.journal import NAME, Journal
 from numad_py.cli.common import Verbs, add_config, add_json, print_json
 from numad_py.cli.control import socket_path
 from numad_py.cli.direct import policy_for_look
-from numad_py.errors import NumadError
+from numad_py.errors import NumadError, RightsError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
@@ -56,9 +56,13 @@ def _from_journal(config: str | None) -> int:
     procfs = ProcFs()
     configure("warning", LogFormat.AUTO)
     folder = Path(policy.daemon.state_dir)
-    if not (folder / NAME).exists():
-        return 0
-    journal = Journal(folder, procfs.boot_id() or "unknown")
+    try:
+        if not (folder / NAME).exists():
+            return 0
+    except PermissionError:
+        msg = f"no right to {folder}: run it as root, or start the daemon and be in its group"
+        raise RightsError(msg) from None
+    journal = Journal(folder, procfs.boot_id() or "unknown", to_undo=True)
     try:
         if journal.entries():
             rights.require(("CAP_SYS_NICE",))

@@ -17,6 +17,9 @@ from numad_py.kernel.stat import PF_KTHREAD, Stat, parse_stat
 from numad_py.model.cpulist import parse_list
 from numad_py.model.snapshot import Thread
 
+LONGEST_CMDLINE = 64 * 1024
+"""Bytes of a command line that are read."""
+
 
 @dataclass(frozen=True)
 class ProcessInfo:
@@ -113,10 +116,9 @@ class ProcFs:
     def process(self, pid: int) -> ProcessInfo:
         """Return what rules match on; what may not be read is None or empty.
 
-        The command line is psutil's, which knows programs that overwrite theirs. User and
-        executable are not: psutil takes the first ``Uid:`` of status, which a process can put into
-        its own name, and guesses an unreadable executable from the command line. Both would let a
-        process pass for another's.
+        Nothing of it is psutil's: that takes the first ``Uid:`` of status, which a process can put
+        into its own name, guesses an unreadable executable from the command line, and reads a
+        command line of any size.
 
         Raises:
             Vanished: it ended.
@@ -150,22 +152,22 @@ class ProcFs:
             raise Malformed(msg) from None
 
     def _cmdline(self, pid: int) -> tuple[str, ...]:
-        psutil.PROCFS_PATH = str(self.root)
-        try:
-            return tuple(psutil.Process(pid).cmdline())
-        except psutil.ZombieProcess:
+        """Return the arguments, as far as LONGEST_CMDLINE goes.
+
+        They are parted by NUL; programs that overwrite theirs (setproctitle) part them by blanks. A
+        process may make its own as long as it likes (PR_SET_MM), so that not all of it is read.
+        """
+        file = self.root / f"{pid}/cmdline"
+        with self._counted(), self._translated(file), file.open("rb") as opened:
+            raw = opened.read(LONGEST_CMDLINE)
+        text = raw.decode("utf-8", "surrogateescape")
+        if not text:
             return ()
-        except psutil.NoSuchProcess:
-            self.vanished += 1
-            msg = f"process {pid} ended"
-            raise Vanished(msg) from None
-        except psutil.AccessDenied:
-            return ()
-        except (OSError, ValueError, IndexError, KeyError):
-            # psutil parses without checks; a file cut short shows as one of these.
-            self.malformed += 1
-            msg = f"process {pid}: cmdline cannot be parsed"
-            raise Malformed(msg) from None
+        parted = "\0" if "\0" in text.rstrip("\0") or text.endswith("\0") else " "
+        words = text.rstrip("\0").split(parted)
+        if len(words) == 1 and " " in words[0]:
+            words = words[0].split(" ")
+        return tuple(words)
 
     def _exe(self, pid: int) -> str | None:
         """Return the executable; None for kernel threads, zombies, and without the right to see.

@@ -21,6 +21,14 @@ _KINDS = (
 """Device kinds by the beginning of their PCI class."""
 
 
+def is_own(root: str | os.PathLike[str]) -> bool:
+    """Say whether a sysfs is this machine's own, wherever it is mounted."""
+    try:
+        return Path(root, "devices/system/node").samefile("/sys/devices/system/node")
+    except OSError:
+        return False
+
+
 class SysFs:
     """Reads one sysfs."""
 

@@ -7,6 +7,7 @@ identity is checked in each cycle.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from numad_py.errors import Malformed, RightsError, Vanished
@@ -74,17 +75,19 @@ class Discovery:
             for pid, j in self._judged.items()
         }
 
-    def look(self, now_s: float) -> Census:
+    def look(self, now_s: float, between: Callable[[], None] = lambda: None) -> Census:
         """Return who is a worker and who is not.
 
         Args:
             now_s: time since boot.
+            between: called before each process; what it raises ends the look.
         """
         pids = sorted(self._procfs.pids())
         present = set(pids)
         for pid in [p for p in self._judged if p not in present]:
             del self._judged[pid]
         for pid in pids:
+            between()
             if self._due(pid, now_s):
                 self._judge(pid, now_s)
         found = [j.found for j in self._judged.values() if j.found is not None]

@@ -90,7 +90,7 @@ class Observer:
         now_s = self._procfs.uptime_s()
         if self._topology is None:
             self._topology = self._read_topology()
-        census = self._discovery.look(now_s)
+        census = self._discovery.look(now_s, between_workers)
         self.scanner.begin()
         workers = []
         for found in census.workers:

@@ -29,6 +29,15 @@ def line_of(text: str, path: tuple[str | int, ...]) -> int:
     return 1
 
 
+def lines_of_tables(text: str, name: str) -> list[int]:
+    """Return the lines that look like the headers of an array of tables, in one pass.
+
+    A text in quotes may look like one too: compare their number with that of the tables.
+    """
+    header = re.compile(rf"\s*\[\[\s*{re.escape(name)}\s*\]\]")
+    return [count for count, line in enumerate(text.split("\n"), 1) if header.match(line)]
+
+
 def _has(data: object, path: tuple[str | int, ...]) -> bool:
     for part in path:
         if isinstance(part, int):

@@ -14,7 +14,7 @@ import tomli
 
 from numad_py.errors import PolicyError
 from numad_py.policy.keys import ARRAYS, MATCH_KEYS, TABLES, Key
-from numad_py.policy.lines import line_of, line_of_syntax_error
+from numad_py.policy.lines import line_of, line_of_syntax_error, lines_of_tables
 from numad_py.policy.schema import Policy, Rule
 
 DEFAULT_PATH = "/etc/numad-py/numad-py.toml"
@@ -100,7 +100,9 @@ def _is_null(path: Path) -> bool:
 def _read(path: Path, problems: list[str], *, privileged: bool) -> _File | None:
     """Return a parsed file, or None with the problem noted."""
     try:
-        with path.open("rb") as file:
+        # Not blocking: a FIFO would be waited for until somebody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 problems.append(f"{path}: not a file")
                 return None
@@ -189,9 +191,10 @@ def _rules(file: _File, name: str, tables: object, problem: Any) -> list[Rule]:
         problem((name,), f"is a list of tables; write [[{name}]] above each")
         return []
     rules = []
+    lines = lines_of_tables(file.text, name)
     for i, table in enumerate(tables):
         values = _values(table, ARRAYS[name], (name, i), problem)
-        line = line_of(file.text, (name, i))
+        line = lines[i] if len(lines) == len(tables) else line_of(file.text, (name, i))
         if "name" not in table:
             problem((name, i), 'has no name; write name = "my-server"')
         elif not MATCH_KEYS.keys() & table.keys():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from numad_py.policy.schema import Policy, Rule
+
+LONGEST_CMDLINE = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,15 @@ class Subject:
     unit: str | None
     cgroup: str | None
     container: str | None
+
+    @functools.cached_property
+    def arguments(self) -> str:
+        """The command line joined by blanks, cut where no server is named any more.
+
+        Anybody may run a program with a command line of megabytes, and a pattern may take long on
+        it; Java's class paths are the longest that make sense.
+        """
+        return " ".join(self.cmdline)[:LONGEST_CMDLINE]
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,10 @@ def match(policy: Policy, subject: Subject) -> Match:
 
 def matches(rule: Rule, subject: Subject) -> bool:
     """Say whether every key that the rule gives matches; any pattern of a key will do."""
-    cmdline = " ".join(subject.cmdline)
     for patterns, text in (
         (rule.comm, subject.comm),
         (rule.exe, subject.exe),
-        (rule.cmdline, cmdline),
+        (rule.cmdline, subject.arguments),
     ):
         if patterns and not any(pattern.search(text) for pattern in patterns):
             return False

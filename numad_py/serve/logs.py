@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -40,9 +41,26 @@ def configure(level: str, form: LogFormat, stream: TextIO = sys.stderr) -> None:
             if hasattr(logging, "getLevelNamesMapping")
             else getattr(logging, level.upper())
         ),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
+
+
+class _Unfailing:
+    """A stream on which a line that cannot be written is lost: no log may decide anything."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, if that can be done."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class Voice:

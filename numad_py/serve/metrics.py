@@ -64,7 +64,10 @@ def make_registry(source: Source, max_workers: int) -> CollectorRegistry:
 
 def render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return the exposition and its content type for an Accept header."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except Exception:  # noqa: BLE001 - the library parses a header that anybody may send
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

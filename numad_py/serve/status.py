@@ -10,6 +10,7 @@ from numad_py.model.outcome import Outcome
 from numad_py.model.plan import Decision, Plan, Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import Kind, Mobility, Snapshot, Worker
+from numad_py.model.text import printable
 from numad_py.serve.report import CycleReport
 
 SCHEMA = 1
@@ -289,17 +290,12 @@ def render_plan(document: Mapping[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rows = [tuple(_printable(cell) for cell in row) for row in rows]
+    rows = [tuple(printable(cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
-
-
-def _printable(text: str) -> str:
-    """Return a text that stays in its cell: a process may have any name, newlines and all."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _percent(share: float | None) -> str:
