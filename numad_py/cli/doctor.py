@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.cli.control import socket_path
@@ -14,7 +15,7 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.cpulist import format_list
 from numad_py.model.topology import Topology
-from numad_py.policy.load import load
+from numad_py.policy.load import DEFAULT_PATH, load
 from numad_py.serve.control import call
 
 
@@ -92,6 +93,9 @@ def _rights() -> Iterator[Check]:
 
 
 def _policy(config: str | None) -> Iterator[Check]:
+    if config is None and not Path(DEFAULT_PATH).exists():
+        yield Check("policy", "note", f"no {DEFAULT_PATH}: the service is not installed here yet")
+        return
     try:
         policy = load(config, privileged=privileged())
     except PolicyError as error:

@@ -74,7 +74,7 @@ def at_home(finding: Finding) -> str:
     """Say that all is well."""
     if finding.home is None or not finding.movable_bytes:
         return "it has no memory to move"
-    return f"all of it is on its home node {format_list(finding.home.nodes)}"
+    return f"all that can be moved is on its home node {format_list(finding.home.nodes)}"
 
 
 def act(

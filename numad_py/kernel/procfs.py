@@ -297,8 +297,8 @@ class ProcFs:
                 raise Vanished(msg) from None
             if error.errno in {errno.EACCES, errno.EPERM}:
                 msg = (
-                    f"no right to read {path}: CAP_SYS_PTRACE is missing; "
-                    "use the shipped unit, or run as root"
+                    f"no right to read {path}: CAP_SYS_PTRACE is missing; run it as root, "
+                    "or ask the running daemon as a member of the group numad-py"
                 )
                 raise RightsError(msg) from None
             msg = f"{path} cannot be read: {error.strerror}"

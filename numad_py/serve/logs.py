@@ -19,8 +19,9 @@ from numad_py.policy.schema import LogFormat
 from numad_py.serve.status import commands
 
 
-def configure(level: str, form: LogFormat, stream: TextIO = sys.stderr) -> None:
+def configure(level: str, form: LogFormat, stream: TextIO | None = None) -> None:
     """Set up structlog; journald stamps lines itself, so the console form has no time there."""
+    stream = stream if stream is not None else sys.stderr
     as_json = form is LogFormat.JSON or (form is LogFormat.AUTO and not stream.isatty())
     journald = "JOURNAL_STREAM" in os.environ
     processors: list[Any] = [

@@ -222,7 +222,8 @@ def render_status(document: Mapping[str, Any]) -> str:
                 [_worker_row(w) for w in document["workers"]],
             )
         )
-        parts.append("\n".join(_why_lines(document["workers"])))
+        if why := _why_lines(document["workers"]):
+            parts.append("\n".join(why))
     else:
         parts.append("no worker: no process matches a rule (numad-py check-config lists the rules)")
     if document["passed_over"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
+from numad_py.model.cpulist import format_list
 from tests.demo import show
 from tests.demo.show import Live, Shown, title
 from tests.guest.machine import Machine
@@ -27,10 +28,10 @@ def demo(release: str) -> int:
         guest.run("sysctl -q kernel.numa_balancing=0")
         workers = Workers(guest)
         scenario = strays(len(guest.topology.nodes), SIZE, "never")
-        title(f"Starting five workers of up to {SIZE} on the wrong nodes")
-        for stray in scenario:
-            print(f"{stray.name}: {stray.story}")
+        title(f"Starting five workers of up to {SIZE}, three of them to be brought home")
         workers.start_all(scenario)
+        for stray in scenario:
+            print(f"{stray.name} (pid {workers.pids[stray.name]}): {stray.story}")
         title("systemctl start numad-py")
         guest.run("systemctl start numad-py")
         home = _watch(
@@ -47,8 +48,11 @@ def demo(release: str) -> int:
         guest.run("systemctl stop numad-py")
         for name, masks in workers.masks(*workers.pids).items():
             cpus = sorted({cpu for mask in masks.values() for cpu in mask})
-            print(f"{name}: {len(masks)} threads may use CPUs {', '.join(map(str, cpus))}")
-    print("\nall are home" if home else f"\nnot all are home after {LIMIT_S} s")
+            print(f"{name}: its {len(masks)} thread(s) may use CPUs {format_list(cpus)}")
+    if home:
+        print("\na, b and c came home; d and e were left alone, as they should be")
+    else:
+        print(f"\nnot all of a, b and c are home after {LIMIT_S} s")
     return 0 if home else 1
 
 

@@ -57,6 +57,7 @@ def install(guest: Machine) -> None:
     ``llama-server`` is a name that the shipped policy knows, ``otherd`` is none.
     """
     wheel, load = build_wheel(), build_load()
+    say(f"installing numad-py in {guest.name} (half a minute)")
     for name in ("systemd", "config", "packaging"):
         guest.put(ROOT / name, f"/opt/numad-py/{name}")
     guest.put(wheel, f"/opt/numad-py/{wheel.name}")
