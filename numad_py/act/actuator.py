@@ -13,15 +13,16 @@ import structlog
 
 from numad_py.act import affinity
 from numad_py.act.journal import NAME, Journal, read
+from numad_py.act.measure import measure
 from numad_py.act.mover import Mover, Tally
 from numad_py.errors import NumadError, Vanished
-from numad_py.kernel import clock, numa_maps
+from numad_py.kernel import clock
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import Decision
-from numad_py.model.snapshot import FirstMasks, Residency, Thread, WorkerId
+from numad_py.model.snapshot import FirstMasks, Thread, WorkerId
 from numad_py.policy.schema import Policy
 
 log = structlog.get_logger(__name__)
@@ -183,7 +184,9 @@ class RealActuator:
         A process that is no worker any more may well live, and have our masks.
         """
         doubtful = [e.worker for e in self._journal.entries() if e.worker not in alive]
-        self._forget([worker for worker in doubtful if self._has_ended(worker)])
+        # Only then the lock: the mover holds it for as long as it binds, and this is every cycle.
+        if ended := [worker for worker in doubtful if self._has_ended(worker)]:
+            self._forget(ended)
 
     def _has_ended(self, worker: WorkerId) -> bool:
         try:
@@ -269,7 +272,7 @@ class RealActuator:
             if tally.end is End.DONE and decision.moves:
                 self._mover.move(decision, self._policy.migration, tally)
             if decision.moves and not self._halt.is_set():
-                after = self._measure(decision.worker)
+                after = measure(decision.worker.pid, self._procfs)
         except Vanished:
             tally.end = End.GONE
         except (NumadError, OSError) as error:
@@ -303,14 +306,6 @@ class RealActuator:
             return affinity.bind(
                 decision, decision.bind_cpus, self._procfs, self._syscalls, self._journal
             )
-
-    def _measure(self, worker: WorkerId) -> Residency | None:
-        began = clock.thread_cpu_s()
-        vmas, odd = numa_maps.parse(self._procfs.numa_maps(worker.pid))
-        if not vmas:
-            return None
-        cost_s = clock.thread_cpu_s() - began
-        return numa_maps.residency(vmas, odd, read_at_s=clock.boottime_s(), cost_s=cost_s)
 
 
 def read_first_masks(folder: Path, procfs: ProcFs) -> FirstMasks:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from numad_py.act.handing import Hands
 from numad_py.act.identity import Alive, alive
+from numad_py.act.measure import measure
 from numad_py.act.pages import THP_BYTES, Pages
 from numad_py.act.ranges import Range, ranges_on
 from numad_py.errors import Vanished
@@ -99,9 +100,8 @@ class Mover:
         return any(v.policy not in numa_maps.DEFAULT_POLICIES and v.resident_bytes for v in vmas)
 
     def _movable_on(self, pid: int, node: int) -> int:
-        vmas, odd = numa_maps.parse(self.procfs.numa_maps(pid))
-        residency = numa_maps.residency(vmas, odd, read_at_s=0.0, cost_s=0.0)
-        return residency.by_node(mobility=Mobility.MOVABLE).get(node, 0)
+        found = measure(pid, self.procfs)
+        return found.by_node(mobility=Mobility.MOVABLE).get(node, 0) if found is not None else 0
 
 
 class _Walk:
