@@ -186,7 +186,9 @@ class FakeMachine:
         own = thread.affinity if thread.affinity is not None else process.affinity
         with_memory = [node.id for node in self.nodes if node.memory_mib]
         mems = process.mems if process.mems is not None else with_memory
-        rss = "" if process.resident_kib is None else f"VmRSS:\t{process.resident_kib:>8} kB\n"
+        rss = ""
+        if process.resident_kib is not None:
+            rss = f"VmRSS:\t{process.resident_kib:>8} kB\nRssAnon:\t{process.resident_kib:>8} kB\n"
         return (
             f"Name:\t{process.comm}\nUid:\t{process.uid}\t{process.uid}\t{process.uid}\t"
             f"{process.uid}\nGid:\t0\t0\t0\t0\n{rss}"

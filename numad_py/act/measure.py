@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numad_py.kernel import clock, numa_maps
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.snapshot import Residency
+from numad_py.model.residency import Residency
 
 
 def measure(pid: int, procfs: ProcFs) -> Residency | None:

@@ -20,7 +20,7 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.outcome import End, PageStatus
 from numad_py.model.plan import Decision
-from numad_py.model.snapshot import Mobility
+from numad_py.model.residency import Mobility
 from numad_py.policy.schema import Method, MigrationPolicy
 
 

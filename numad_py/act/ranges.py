@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numad_py.kernel import numa_maps
 from numad_py.kernel.maps import parse_maps
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.snapshot import Kind, Mobility
+from numad_py.model.residency import Kind, Mobility
 
 BASE_PAGE = 4096
 

@@ -131,7 +131,7 @@ def _kernel(procfs: ProcFs) -> Iterator[Check]:
 
 def _others(procfs: ProcFs) -> Iterator[Check]:
     others = {"numad": "it moves the same processes", "irqbalance": "it moves interrupts, no harm"}
-    for pid in procfs.pids():
+    for pid in procfs.entries():
         try:
             comm = procfs.stat(pid).comm
         except NumadError:

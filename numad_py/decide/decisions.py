@@ -23,7 +23,8 @@ from numad_py.model.plan import (
     Verdict,
     WorkerMemory,
 )
-from numad_py.model.snapshot import Mobility, Snapshot, Worker
+from numad_py.model.residency import Mobility
+from numad_py.model.snapshot import Snapshot, Worker
 from numad_py.policy.schema import PlacementPolicy, Policy
 
 RUN_LOCALITY = 0.9

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from numad_py.model.cpulist import format_list
 from numad_py.model.plan import Home, HomeSource
-from numad_py.model.snapshot import Mobility, Worker
+from numad_py.model.residency import Mobility
+from numad_py.model.snapshot import Worker
 from numad_py.model.topology import Topology
 from numad_py.policy.schema import Rule
 
@@ -80,12 +81,12 @@ def given_home(worker: Worker, rule: Rule | None, topology: Topology) -> Given:
 
 
 def _allowed(home: Home, worker: Worker) -> Given:
-    if worker.mems_allowed is None:
+    if worker.memory.mems_allowed is None:
         return Given(home)
-    nodes = home.nodes & worker.mems_allowed
+    nodes = home.nodes & worker.memory.mems_allowed
     if not nodes:
         return Given(
             obstacle=f"{home.why}, which means node {format_list(home.nodes)}, but its cpuset "
-            f"grants memory on node {format_list(worker.mems_allowed)} only"
+            f"grants memory on node {format_list(worker.memory.mems_allowed)} only"
         )
     return Given(Home(nodes, home.source, home.why))

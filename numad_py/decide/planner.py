@@ -15,7 +15,8 @@ from numad_py.decide.room import Room
 from numad_py.model.cpulist import format_list
 from numad_py.model.plan import DecisionState, Home, HomeSource
 from numad_py.model.quantity import format_bytes
-from numad_py.model.snapshot import Mobility, Snapshot, Worker, WorkerId
+from numad_py.model.residency import Mobility
+from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.model.topology import LOCAL_DISTANCE, Topology
 
 CLEAR_GAIN = 0.25
@@ -82,7 +83,7 @@ def _home(
         for node in topology.nodes
         if node.has_cpu
         and node.has_memory
-        and (worker.mems_allowed is None or node.id in worker.mems_allowed)
+        and (worker.memory.mems_allowed is None or node.id in worker.memory.mems_allowed)
     ]
     # Where numad-py has bound its threads it stays if it can: it was placed there once already.
     masks = [t.affinity for t in worker.threads if t.tid in worker.first_masks and t.affinity]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import DecisionState, WorkerMemory
-from numad_py.model.snapshot import Mobility
+from numad_py.model.residency import Mobility
 
 LONGEST_BACK_OFF = 16
 """The cooldown grows by at most this factor."""

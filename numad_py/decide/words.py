@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from numad_py.model.cpulist import format_list
 from numad_py.model.plan import Finding, Home, MemoryMove
 from numad_py.model.quantity import format_bytes
-from numad_py.model.snapshot import Residency, Worker
+from numad_py.model.residency import Residency
+from numad_py.model.snapshot import Worker
 
 
 def one_node() -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from numad_py.errors import Malformed
-from numad_py.model.snapshot import Kind, Mobility, Residency, ResidencyEntry
+from numad_py.model.residency import Kind, Mobility, Residency, ResidencyEntry
 
 _LINE = re.compile(
     r"^(?P<start>[0-9a-f]+) "

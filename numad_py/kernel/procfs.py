@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pwd
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
-
-from numad_py.errors import Malformed, NumadError, RightsError, Vanished
+from numad_py.errors import Malformed, NumadError, Vanished
+from numad_py.kernel.files import Files
 from numad_py.kernel.stat import PF_KTHREAD, Stat, parse_stat
 from numad_py.model.cpulist import parse_list
-from numad_py.model.snapshot import Thread
+from numad_py.model.snapshot import MemoryStatus, Thread
 
 LONGEST_CMDLINE = 64 * 1024
 """Bytes of a command line that are read."""
@@ -38,16 +34,6 @@ class ProcessInfo:
     resident_bytes: int
 
 
-@dataclass(frozen=True)
-class MemoryStatus:
-    """What /proc/PID/status says of memory (proc(5))."""
-
-    mems_allowed: frozenset[int] | None
-    """Nodes on which the kernel will give it memory; None where the kernel does not say."""
-    resident_bytes: int | None
-    """VmRSS, without hugetlb; None for a kernel thread or a zombie."""
-
-
 def _kib(text: str | None) -> int | None:
     number, _, unit = (text or "").partition(" ")
     try:
@@ -62,44 +48,46 @@ def is_own(root: str | os.PathLike[str]) -> bool:
     A container with the host's pids may have them at /host/proc; a copy has no ``self`` of ours.
     """
     try:
-        return os.readlink(f"{os.fspath(root)}/self") == str(os.getpid())  # noqa: PTH115
+        return os.readlink(f"{os.fspath(root)}/self") == str(os.getpid())
     except OSError:
         return False
 
 
-class ProcFs:
+class ProcFs(Files):
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
-    Every method but ``pids``, ``cgroup``, ``boot_id`` and ``sysctl_int`` raises Vanished where the
-    file is gone (ENOENT, ESRCH), RightsError where it may not be read (hidepid, or ptrace's check)
-    and Malformed where reading fails in another way (EIO, ENOMEM). ``vanished`` and ``malformed``
-    count both events since the reader was made.
+    Every method but ``entries``, ``cgroup``, ``boot_id`` and ``sysctl_int`` raises Vanished where
+    the file is gone, RightsError where it may not be read and Malformed where reading fails in
+    another way or the text is odd.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/proc") -> None:
         """Read below ``root``."""
-        self.root = Path(root)
+        super().__init__(root)
         self.clock_ticks = os.sysconf("SC_CLK_TCK")
-        self.vanished = 0
-        self.malformed = 0
 
     # Processes
 
-    def pids(self) -> list[int]:
-        """Return the ids of all processes.
+    def entries(self) -> dict[int, int]:
+        """Return the inode number of each process's folder, by pid, as listing alone tells them.
+
+        A pid that is used again has another inode: procfs makes one when a folder is first looked
+        up, numbers them in order (``proc_pid_make_inode``, fs/proc/base.c) and drops them when the
+        process is reaped (``proc_flush_pid``). Under memory pressure a folder of the same process
+        can get a new one, too.
 
         Raises:
             NumadError: the root cannot be listed, or has no process in it.
         """
-        psutil.PROCFS_PATH = str(self.root)
         try:
-            return psutil.pids()
+            with os.scandir(self.root) as listing:
+                found = {int(e.name): e.inode() for e in listing if e.name.isdecimal()}
         except OSError as error:
             raise self._no_procfs(error) from None
-        except IndexError:
-            # psutil looks for the lowest of them.
+        if not found:
             why = "it shows no process"
-            raise self._no_procfs(why) from None
+            raise self._no_procfs(why)
+        return found
 
     def stat(self, pid: int) -> Stat:
         """Return /proc/PID/stat."""
@@ -157,9 +145,8 @@ class ProcFs:
         They are parted by NUL; programs that overwrite theirs (setproctitle) part them by blanks. A
         process may make its own as long as it likes (PR_SET_MM), so that not all of it is read.
         """
-        file = self.root / f"{pid}/cmdline"
-        with self._counted(), self._translated(file), file.open("rb") as opened:
-            raw = opened.read(LONGEST_CMDLINE)
+        with self._counted():
+            raw = self._read_bytes(f"{pid}/cmdline", LONGEST_CMDLINE)
         text = raw.decode("utf-8", "surrogateescape")
         if not text:
             return ()
@@ -175,7 +162,7 @@ class ProcFs:
         An executable replaced on disk still counts by its name: upgrades delete the old file.
         """
         try:
-            return str((self.root / f"{pid}/exe").readlink()).removesuffix(" (deleted)")
+            return os.readlink(f"{self._prefix}{pid}/exe").removesuffix(" (deleted)")
         except OSError:
             return None
 
@@ -186,7 +173,7 @@ class ProcFs:
             Vanished: the process ended.
         """
         with self._counted(), self._translated(self.root / f"{pid}/task") as folder:
-            tids = sorted(int(path.name) for path in folder.iterdir())
+            tids = sorted(map(int, os.listdir(folder)))
         threads = []
         for tid in tids:
             with contextlib.suppress(Vanished, Malformed):
@@ -210,7 +197,13 @@ class ProcFs:
         status = self.status(pid)
         return MemoryStatus(
             mems_allowed=self._list(status.get("Mems_allowed_list")),
-            resident_bytes=_kib(status.get("VmRSS")),
+            anon_bytes=_kib(status.get("RssAnon")),
+            file_bytes=_kib(status.get("RssFile")),
+            shmem_bytes=_kib(status.get("RssShmem")),
+            hugetlb_bytes=_kib(status.get("HugetlbPages")),
+            swapped_bytes=_kib(status.get("VmSwap")),
+            locked_bytes=_kib(status.get("VmLck")),
+            pinned_bytes=_kib(status.get("VmPin")),
         )
 
     def numa_maps(self, pid: int) -> str:
@@ -282,28 +275,6 @@ class ProcFs:
 
     # Reading
 
-    def _read(self, path: str) -> str:
-        with self._translated(self.root / path) as file:
-            return file.read_bytes().decode("utf-8", "surrogateescape")
-
-    @contextlib.contextmanager
-    def _translated(self, path: Path) -> Iterator[Path]:
-        """Turn what the kernel answers on reading a path into our errors."""
-        try:
-            yield path
-        except OSError as error:
-            if error.errno in {errno.ENOENT, errno.ESRCH}:
-                msg = f"{path} is gone"
-                raise Vanished(msg) from None
-            if error.errno in {errno.EACCES, errno.EPERM}:
-                msg = (
-                    f"no right to read {path}: CAP_SYS_PTRACE is missing; run it as root, "
-                    "or ask the running daemon as a member of the group numad-py"
-                )
-                raise RightsError(msg) from None
-            msg = f"{path} cannot be read: {error.strerror}"
-            raise Malformed(msg) from None
-
     def _no_procfs(self, why: object) -> NumadError:
         return NumadError(f"{self.root} cannot be used ({why}): is this a proc file system?")
 
@@ -315,17 +286,6 @@ class ProcFs:
         except ValueError:
             self.malformed += 1
             return None
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except Vanished:
-            self.vanished += 1
-            raise
-        except Malformed:
-            self.malformed += 1
-            raise
 
 
 def _user(uid: int) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from numad_py.errors import Malformed, NumadError
 from numad_py.model.cpulist import parse_list
-from numad_py.model.snapshot import NodeState
+from numad_py.model.machine import NodeState
 from numad_py.model.topology import LOCAL_DISTANCE, Node, PciDevice, Topology
 
 _KINDS = (

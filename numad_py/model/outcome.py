@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from numad_py.model.plan import Decision
-from numad_py.model.snapshot import Residency
+from numad_py.model.residency import Residency
 
 
 class PageStatus(str, Enum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
+from numad_py.model.machine import Interference, NodeState, Pressure
+from numad_py.model.residency import Kind, Residency, SegmentId
 from numad_py.model.topology import Topology
 
 
@@ -25,73 +26,6 @@ class WorkerId:
         return f"{self.pid}@{self.start_ticks}"
 
 
-class Kind(str, Enum):
-    """What a resident page belongs to."""
-
-    ANON = "anon"
-    FILE = "file"
-    SHMEM = "shmem"
-    HUGETLB = "hugetlb"
-
-
-class Mobility(str, Enum):
-    """Whether a page may be moved, and what stands in the way if not."""
-
-    MOVABLE = "movable"
-    SHARED = "shared"
-    """Mapped by other processes too: move_pages without MPOL_MF_MOVE_ALL answers EACCES."""
-    POLICY = "policy"
-    """Under a mempolicy that the user set: not ours to undo."""
-
-
-@dataclass(frozen=True)
-class ResidencyEntry:
-    """Resident bytes of one kind and mobility on one node."""
-
-    node: int
-    kind: Kind
-    mobility: Mobility
-    resident_bytes: int
-
-
-@dataclass(frozen=True)
-class Residency:
-    """Where a worker's resident pages lie, as read from its whole numa_maps."""
-
-    entries: tuple[ResidencyEntry, ...]
-    """Sorted by node, kind, mobility; no two alike."""
-    read_at_s: float
-    """Time since boot at which it was read."""
-    cost_s: float = 0.0
-    """How long reading took."""
-    odd_lines: int = 0
-    """Lines that did not follow the grammar and are left out."""
-    policies: tuple[str, ...] = ()
-    """Distinct mempolicies other than default and local, as numa_maps prints them, sorted."""
-
-    def by_node(
-        self, *, mobility: Mobility | None = None, kind: Kind | None = None
-    ) -> dict[int, int]:
-        """Return bytes per node, of one mobility or kind only where given."""
-        total: dict[int, int] = {}
-        for entry in self.entries:
-            if mobility is not None and entry.mobility is not mobility:
-                continue
-            if kind is not None and entry.kind is not kind:
-                continue
-            total[entry.node] = total.get(entry.node, 0) + entry.resident_bytes
-        return total
-
-    def total_bytes(self, *, mobility: Mobility | None = None) -> int:
-        """Return resident bytes of all nodes."""
-        return sum(self.by_node(mobility=mobility).values())
-
-    def bytes_on(self, nodes: Iterable[int], *, mobility: Mobility | None = None) -> int:
-        """Return resident bytes on these nodes."""
-        wanted = set(nodes)
-        return sum(v for node, v in self.by_node(mobility=mobility).items() if node in wanted)
-
-
 @dataclass(frozen=True)
 class Thread:
     """One thread of a worker."""
@@ -103,6 +37,51 @@ class Thread:
     last_cpu: int
     cpu_ticks: int
     """utime + stime since the thread began, in clock ticks."""
+
+
+@dataclass(frozen=True)
+class MemoryStatus:
+    """What /proc/PID/status says of a process's memory, at no cost to it (proc(5)).
+
+    None where the kernel does not say: kernel threads and zombies have none of it.
+    """
+
+    mems_allowed: frozenset[int] | None = None
+    """Nodes on which the kernel will give it memory."""
+    anon_bytes: int | None = None
+    """RssAnon."""
+    file_bytes: int | None = None
+    """RssFile."""
+    shmem_bytes: int | None = None
+    """RssShmem."""
+    hugetlb_bytes: int | None = None
+    """HugetlbPages."""
+    swapped_bytes: int | None = None
+    """VmSwap."""
+    locked_bytes: int | None = None
+    """VmLck: mlocked, which may be moved all the same."""
+    pinned_bytes: int | None = None
+    """VmPin: pinned for devices, which cannot be moved; not every driver counts here."""
+
+    @property
+    def resident_bytes(self) -> int | None:
+        """Resident bytes of every kind; None where none is known."""
+        known = [
+            size
+            for size in (self.anon_bytes, self.file_bytes, self.shmem_bytes, self.hugetlb_bytes)
+            if size is not None
+        ]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Memory traffic of a worker, as resctrl measures it."""
+
+    local_bytes_per_s: float
+    """Served by memory of the node on which its threads run (mbm_local_bytes)."""
+    total_bytes_per_s: float
+    """All of it (mbm_total_bytes); what is not local is truly remote."""
 
 
 FirstMasks = Callable[[WorkerId, tuple[Thread, ...]], Mapping[int, frozenset[int]]]
@@ -124,8 +103,7 @@ class Worker:
     threads: tuple[Thread, ...]
     cpuset_cpus: frozenset[int] | None
     """cpuset.cpus.effective of its cgroup; None where there is no cpuset controller."""
-    mems_allowed: frozenset[int] | None
-    """Mems_allowed_list: nodes on which the kernel will give it memory."""
+    memory: MemoryStatus
     residency: Residency | None
     """None until it could be read; ``problem`` says why."""
     run_share: Mapping[int, float]
@@ -139,6 +117,10 @@ class Worker:
     first_masks: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Masks that threads had before numad-py narrowed them, by thread id; only of threads whose
     mask is still what it set."""
+    bandwidth: Bandwidth | None = None
+    """None where there is no resctrl, or none of its groups holds this worker."""
+    thp_bytes: int | None = None
+    """Of its memory in transparent huge pages; None where its cgroup is not its own."""
 
     @property
     def allowed_cpus(self) -> frozenset[int]:
@@ -159,23 +141,21 @@ class PassedOver:
 
 
 @dataclass(frozen=True)
-class NodeState:
-    """What changes on a node from cycle to cycle."""
+class Segment:
+    """A file or a shared segment that workers map: on the machine once, whoever maps it."""
 
-    node: int
-    total_bytes: int
-    """MemTotal; 0 for a memoryless node, and for one that went offline."""
-    free_bytes: int
-    """MemFree."""
-    reclaimable_bytes: int
-    """Clean file cache that reclaim can drop: Active(file) + Inactive(file) - Dirty."""
+    id: SegmentId
+    path: str
+    kind: Kind
+    bytes_by_node: Mapping[int, int]
+    """Resident bytes by node; of what several have resident, the most that any of them has."""
+    users: tuple[str, ...]
+    """Labels of the workers that map it, sorted."""
 
-    def room_bytes(self, headroom: float) -> int:
-        """Return what may still come here, above a share of its memory; negative: less than that.
-
-        Clean file cache counts half: reclaim can drop it, but somebody may want it.
-        """
-        return int(self.free_bytes + self.reclaimable_bytes / 2 - headroom * self.total_bytes)
+    @property
+    def resident_bytes(self) -> int:
+        """Resident bytes on all nodes."""
+        return sum(self.bytes_by_node.values())
 
 
 @dataclass(frozen=True)
@@ -189,6 +169,11 @@ class Snapshot:
     node_states: tuple[NodeState, ...]
     workers: tuple[Worker, ...]
     """Sorted by label."""
+    segments: tuple[Segment, ...] = ()
+    """What several workers map, and the larger files that one maps; largest first."""
+    pressure: Pressure = field(default_factory=Pressure)
+    interferences: tuple[Interference, ...] = ()
+    """By name; those that are not present too. Empty where nobody looked."""
     unmatched: int = 0
     """Processes looked at that no rule matches or that a rule excludes."""
     passed_over: tuple[PassedOver, ...] = ()

@@ -82,7 +82,7 @@ class Discovery:
             now_s: time since boot.
             between: called before each process; what it raises ends the look.
         """
-        pids = sorted(self._procfs.pids())
+        pids = sorted(self._procfs.entries())
         present = set(pids)
         for pid in [p for p in self._judged if p not in present]:
             del self._judged[pid]

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import CgroupFs
-from numad_py.kernel.procfs import MemoryStatus, ProcFs
+from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
-from numad_py.model.snapshot import FirstMasks, Residency, Snapshot, Thread, Worker, WorkerId
+from numad_py.model.residency import Residency
+from numad_py.model.snapshot import FirstMasks, MemoryStatus, Snapshot, Thread, Worker, WorkerId
 from numad_py.model.topology import Topology
 from numad_py.observe.discovery import Discovery, Found
 from numad_py.observe.rates import Ticks, demand_cpus, run_share, spent, ticks_of
@@ -121,7 +122,7 @@ class Observer:
     def _worker(self, found: Found, topology: Topology, now_s: float) -> Worker | None:
         pid = found.id.pid
         threads: tuple[Thread, ...] = ()
-        memory = MemoryStatus(None, None)
+        memory = MemoryStatus()
         try:
             threads = self._procfs.threads(pid)
             memory = self._procfs.memory(pid)
@@ -143,7 +144,7 @@ class Observer:
             cgroup=found.cgroup,
             threads=threads,
             cpuset_cpus=self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None,
-            mems_allowed=memory.mems_allowed,
+            memory=memory,
             residency=reading.residency,
             run_share=run_share(ticks, threads, topology),
             demand_cpus=demand_cpus(ticks, now_s - since_s, self._procfs.clock_ticks),

@@ -8,7 +8,8 @@ from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel import numa_maps
 from numad_py.kernel.clock import thread_cpu_s
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.snapshot import Residency, WorkerId
+from numad_py.model.residency import Residency
+from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import ScanPolicy
 
 BURST_S = 1.0

@@ -17,7 +17,8 @@ from prometheus_client.exposition import choose_encoder
 import numad_py
 from numad_py.model.outcome import End, PageStatus
 from numad_py.model.plan import Decision, Reason, Verdict
-from numad_py.model.snapshot import Kind, Snapshot, Worker, WorkerId
+from numad_py.model.residency import Kind
+from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.policy.schema import Mode
 from numad_py.serve.report import CycleReport, Totals
 

@@ -9,7 +9,8 @@ from numad_py.model.cpulist import format_list
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import Decision, Plan, Verdict
 from numad_py.model.quantity import format_bytes
-from numad_py.model.snapshot import Kind, Mobility, Snapshot, Worker
+from numad_py.model.residency import Kind, Mobility
+from numad_py.model.snapshot import Snapshot, Worker
 from numad_py.model.text import printable
 from numad_py.serve.report import CycleReport
 

@@ -32,7 +32,7 @@ POLICY = defaults()
 class Accesses:
     """Every open and listing below a folder, told before it happens, whoever makes it.
 
-    Python's audit events are raised by os and io themselves, so that psutil's reads are seen too.
+    Python's audit events are raised by os and io themselves: every read is seen.
     """
 
     def __init__(self) -> None:
@@ -145,14 +145,12 @@ class EndsAt(ProcFs):
         super().__init__(root)
         self.left = k
 
-    @contextlib.contextmanager
-    def _translated(self, path: Path) -> Iterator[Path]:
-        with super()._translated(path) as file:
-            if f"/{VICTIM}/" in str(path):
-                self.left -= 1
-                if self.left < 0:
-                    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), str(path))
-            yield file
+    def _open(self, full: str) -> int:
+        if f"/{VICTIM}/" in full:
+            self.left -= 1
+            if self.left < 0:
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), full)
+        return super()._open(full)
 
 
 def test_a_process_that_ends_within_any_read_costs_nobody_else(tmp_path: Path) -> None:
@@ -219,12 +217,10 @@ class Fails(ProcFs):
         self.path = root / str(VICTIM) / file
         self.number = number
 
-    @contextlib.contextmanager
-    def _translated(self, path: Path) -> Iterator[Path]:
-        with super()._translated(path) as file:
-            if path == self.path:
-                raise OSError(self.number, os.strerror(self.number), str(path))
-            yield file
+    def _open(self, full: str) -> int:
+        if full == str(self.path):
+            raise OSError(self.number, os.strerror(self.number), full)
+        return super()._open(full)
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f != "cmdline"])

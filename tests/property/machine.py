@@ -7,18 +7,11 @@ from dataclasses import replace
 from itertools import combinations
 
 from numad_py.decide.remember import remember
+from numad_py.model.machine import NodeState
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import Decision, DecisionState, Plan, Verdict
-from numad_py.model.snapshot import (
-    Mobility,
-    NodeState,
-    Residency,
-    ResidencyEntry,
-    Snapshot,
-    Thread,
-    Worker,
-    WorkerId,
-)
+from numad_py.model.residency import Mobility, Residency, ResidencyEntry
+from numad_py.model.snapshot import MemoryStatus, Snapshot, Thread, Worker, WorkerId
 from numad_py.model.topology import Node, Topology
 from numad_py.policy.schema import PlacementPolicy, Policy, Rule
 from tests.property.strategies import MIB, Machine, WorkerPart
@@ -101,7 +94,7 @@ def _worker(
         cgroup=None,
         threads=threads,
         cpuset_cpus=cpuset,
-        mems_allowed=None if part.mems is None else frozenset(ids[p] for p in part.mems),
+        memory=MemoryStatus(None if part.mems is None else frozenset(ids[p] for p in part.mems)),
         residency=_residency(machine, ids, part) if part.readable else None,
         run_share={node: runs.count(node) / len(runs) for node in sorted(set(runs))}
         if len(runs) in {1, 2, 4}

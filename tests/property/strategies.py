@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from numad_py.model.cpulist import format_list
-from numad_py.model.snapshot import Kind, Mobility
+from numad_py.model.residency import Kind, Mobility
 from numad_py.policy.keys import ARRAYS, TABLES
 from numad_py.policy.load import BUILT_IN
 

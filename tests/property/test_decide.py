@@ -10,7 +10,8 @@ from numad_py.decide.decisions import decide
 from numad_py.decide.remember import remember
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import DecisionState, HomeSource, Plan, Reason, Verdict
-from numad_py.model.snapshot import Kind, Mobility, Snapshot
+from numad_py.model.residency import Kind, Mobility
+from numad_py.model.snapshot import Snapshot
 from numad_py.policy.schema import Policy
 from tests.property.machine import acted, carry_out, policy_of, remembered, snapshot_of
 from tests.property.strategies import Machine, NodePart, WorkerPart, machines
@@ -127,7 +128,7 @@ def test_memory_goes_home_and_nowhere_else(machine: Machine) -> None:
         targets = {move.target for move in decision.moves}
         assert targets <= home.nodes
         assert not {move.source for move in decision.moves} & home.nodes
-        assert worker.mems_allowed is None or targets <= worker.mems_allowed
+        assert worker.memory.mems_allowed is None or targets <= worker.memory.mems_allowed
         for target in targets:
             node = snapshot.topology.node(target)
             assert node is not None

@@ -8,7 +8,7 @@ from numad_py.errors import Malformed
 from numad_py.kernel.maps import parse_maps
 from numad_py.kernel.numa_maps import Vma, parse, parse_line, residency
 from numad_py.kernel.stat import parse_stat
-from numad_py.model.snapshot import Kind
+from numad_py.model.residency import Kind
 from tests.fake_tree import area, stat_line
 from tests.property.strategies import (
     Area,

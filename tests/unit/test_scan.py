@@ -9,7 +9,8 @@ import pytest
 
 from numad_py.errors import Malformed, NumadError, RightsError, Vanished
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.snapshot import Residency, WorkerId
+from numad_py.model.residency import Residency
+from numad_py.model.snapshot import WorkerId
 from numad_py.observe.scan import BURST_S, CHANGED_BYTES, Scanner
 from numad_py.policy.schema import ScanPolicy
 from tests.fake_tree import anon

@@ -8,19 +8,11 @@ import pytest
 
 from numad_py.decide.decisions import decide
 from numad_py.decide.remember import remember
+from numad_py.model.machine import NodeState
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import DecisionState, Reason, Verdict
-from numad_py.model.snapshot import (
-    Kind,
-    Mobility,
-    NodeState,
-    Residency,
-    ResidencyEntry,
-    Snapshot,
-    Thread,
-    Worker,
-    WorkerId,
-)
+from numad_py.model.residency import Kind, Mobility, Residency, ResidencyEntry
+from numad_py.model.snapshot import MemoryStatus, Snapshot, Thread, Worker, WorkerId
 from numad_py.model.topology import Node, Topology
 from numad_py.policy.schema import Policy
 
@@ -45,7 +37,7 @@ def seen(remote_bytes: int) -> Snapshot:
         cgroup=None,
         threads=(Thread(7, 1, frozenset({0}), 0, 0),),
         cpuset_cpus=None,
-        mems_allowed=None,
+        memory=MemoryStatus(),
         residency=Residency(entries, 100.0),
         run_share={0: 1.0},
         demand_cpus=0.0,

@@ -1,0 +1,98 @@
+"""Reading the kernel's files: in one system call or two, with errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from numad_py.errors import Malformed, RightsError, Vanished
+
+_AT_ONCE = 64 * 1024
+"""Bytes asked for in one read; the kernel's small files fit."""
+
+
+class Files:
+    """Files below a root. One may go between any two reads: Vanished.
+
+    ``vanished`` and ``malformed`` count what went wrong since the reader was made.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Read below ``root``."""
+        self.root = Path(root)
+        self._prefix = f"{os.fspath(root)}/"
+        self.vanished = 0
+        self.malformed = 0
+
+    def _read(self, path: str) -> str:
+        """Return a file's text.
+
+        Raises:
+            Vanished: it is gone (ENOENT, ESRCH).
+            RightsError: it may not be read (hidepid, or ptrace's check).
+            Malformed: reading failed in another way (EIO, ENOMEM).
+        """
+        return self._read_bytes(path).decode("utf-8", "surrogateescape")
+
+    def _read_bytes(self, path: str, most: int | None = None) -> bytes:
+        """Return a file's bytes, as far as ``most`` goes.
+
+        Without pathlib and io, which take longer than the kernel does for a small file.
+        """
+        full = self._prefix + path
+        try:
+            descriptor = self._open(full)
+            try:
+                first = os.read(descriptor, min(_AT_ONCE, most or _AT_ONCE))
+                if len(first) == most or not first:
+                    return first
+                parts = [first]
+                got = len(first)
+                # The kernel may hand out less than was asked for: only an empty read is the end.
+                while most is None or got < most:
+                    part = os.read(descriptor, min(_AT_ONCE, (most or _AT_ONCE + got) - got))
+                    if not part:
+                        break
+                    parts.append(part)
+                    got += len(part)
+                return b"".join(parts)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._translate(error, full) from None
+
+    def _open(self, full: str) -> int:
+        return os.open(full, os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextlib.contextmanager
+    def _translated(self, path: Path) -> Iterator[Path]:
+        """Turn what the kernel answers on using a path into our errors."""
+        try:
+            yield path
+        except OSError as error:
+            raise self._translate(error, path) from None
+
+    @staticmethod
+    def _translate(error: OSError, path: str | Path) -> Vanished | RightsError | Malformed:
+        if error.errno in {errno.ENOENT, errno.ESRCH}:
+            return Vanished(f"{path} is gone")
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            return RightsError(
+                f"no right to read {path}: CAP_SYS_PTRACE is missing; run it as root, "
+                "or ask the running daemon as a member of the group numad-py"
+            )
+        return Malformed(f"{path} cannot be read: {error.strerror}")
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except Vanished:
+            self.vanished += 1
+            raise
+        except Malformed:
+            self.malformed += 1
+            raise
