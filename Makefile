@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help setup demo lint types test format clean
+.PHONY: help setup demo bench lint types test format clean
 
 help:
 	@echo "make demo     the main job, to be looked at: here, or in a guest of four nodes"
+	@echo "make bench    ratios against numad, psutil and others, measured here and in a guest;"
+	@echo "              BENCH=\"discovery quiet\" picks subjects"
 	@echo "make test     lint, types and all tests; NUMAD_PY_NO_GUEST=1 leaves the guests out,"
 	@echo "              NUMAD_PY_FULL=1 runs every guest with and without huge pages"
 	@echo "make format   let ruff lay out the code"
@@ -23,6 +25,9 @@ setup: $(VENV)/ready
 
 demo: setup
 	@$(BIN)/python -m tests.demo $(DEMO)
+
+bench: setup
+	@$(BIN)/python -m tests.bench $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check .

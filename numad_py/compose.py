@@ -18,7 +18,7 @@ from numad_py.daemon import Daemon, Event, Wake
 from numad_py.errors import NumadError
 from numad_py.kernel import rights
 from numad_py.kernel.cgroupfs import CgroupFs
-from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.procfs import ProcFs, is_own
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.kernel.udev import TopologyEvents, pci_names
@@ -84,6 +84,7 @@ def build_daemon(
         CgroupFs(f"{sysfs_root}/fs/cgroup"),
         policy,
         actuator.first_masks,
+        nodes_of=Syscalls().nodes_of if is_own(procfs_root) else None,
         device_names=pci_names if sysfs_root == "/sys" else no_names,
     )
 

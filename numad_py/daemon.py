@@ -14,7 +14,7 @@ from types import FrameType
 import structlog
 
 from numad_py.act.actuator import Actuator
-from numad_py.decide.decisions import decide
+from numad_py.cycle import look_and_decide
 from numad_py.decide.remember import remember
 from numad_py.errors import Interrupted, NumadError, PolicyError, UsageError
 from numad_py.kernel import clock
@@ -157,11 +157,13 @@ class Daemon:
     def cycle(self) -> CycleReport:
         """Observe, decide, act, remember, publish."""
         began_s, began_cpu_s = clock.monotonic_s(), clock.thread_cpu_s()
-        scans, scan_s = self.observer.scanner.scans, self.observer.scanner.scan_s
         self._untold += self._take_outcomes()
-        snapshot = self.observer.observe(self._between_workers)
-        state = remember(self._state, self._untold, snapshot.at_s)
-        plan, self._state = decide(snapshot, self.policy, state)
+        snapshot, plan, self._state = look_and_decide(
+            self.observer,
+            self.policy,
+            lambda seen: remember(self._state, self._untold, seen.at_s),
+            self._between,
+        )
         outcomes, self._untold = self._untold, ()
         self.actuator.forget_ended(frozenset(worker.id for worker in snapshot.workers))
         for decision in plan.decisions:
@@ -174,12 +176,12 @@ class Daemon:
             outcomes=outcomes,
             cycle_s=duration_s,
             cycle_cpu_s=cpu_s,
-            scans=self.observer.scanner.scans - scans,
-            scan_s=self.observer.scanner.scan_s - scan_s,
+            readings=self.observer.scanner.counts,
+            reading_s=self.observer.scanner.cpu_s,
         )
         return self._publish(snapshot, plan, outcomes, duration_s, cpu_s)
 
-    def _between_workers(self) -> None:
+    def _between(self) -> None:
         """Feed the watchdog, and break the look off when the end has come: big machines take long.
 
         Raises:
@@ -198,8 +200,10 @@ class Daemon:
     def _take_outcomes(self) -> tuple[Outcome, ...]:
         outcomes = self.actuator.outcomes()
         for outcome in outcomes:
-            if outcome.after is not None:
+            if outcome.moved or outcome.after is not None:
                 self.observer.accept(outcome.decision.worker, outcome.after)
+        if outcomes:
+            self.observer.masks_changed()
         return outcomes
 
     def _publish(
@@ -309,6 +313,7 @@ class Daemon:
         if verb == "restore":
             self._pause()
             given_back = self.actuator.restore_all()
+            self.observer.masks_changed()
             log.info("affinity given back", workers=given_back)
             return {"paused": True, "restored": given_back}
         msg = f"{verb!r} is not a verb of the control socket"

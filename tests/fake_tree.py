@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zlib import crc32
 
 from numad_py.model.cpulist import format_list
 
@@ -13,6 +15,7 @@ PAGE = 4096
 PF_KTHREAD = 0x00200000
 _ESCAPED = str.maketrans({" ": r"\040", "\t": r"\011", "\n": r"\012", "=": r"\075"})
 """What ``seq_file_path`` escapes in numa_maps (show_numa_map, fs/proc/task_mmu.c)."""
+_NUMASTAT = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class FakeNode:
     active_file_mib: int = 0
     inactive_file_mib: int = 0
     dirty_mib: int = 0
+    huge_pages: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Pages in all and free, by size in KiB."""
+    numastat: Sequence[int] | None = None
+    """The six figures in the kernel's order; None: no such file."""
+    initiators: Mapping[str, int] = field(default_factory=dict)
+    """Figures below access0/initiators, by name."""
+    memory_tier: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,28 @@ class FakeDevice:
     driver: str | None = None
     vendor: str = "0x10de"
     device: str = "0x2330"
+
+
+@dataclass(frozen=True)
+class FakeCgroup:
+    """One cgroup v2 with a memory controller; ``cpusets`` tells of the other."""
+
+    path: str
+    pids: Sequence[int] = ()
+    numa_stat: Mapping[str, Mapping[int, int]] | None = None
+    """Bytes by node, by key; None: no such file."""
+
+
+@dataclass(frozen=True)
+class FakeResctrlGroup:
+    """One resctrl group: a control group where ``mon`` is empty, the root where ``res`` is."""
+
+    res: str = ""
+    mon: str = ""
+    tids: Sequence[int] = ()
+    traffic: Sequence[tuple[object, object]] = ()
+    """What mbm_local_bytes and mbm_total_bytes say, by L3 cache."""
+    cpus: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +103,8 @@ class FakeProcess:
     resident_kib: int | None = None
     """Resident memory without hugetlb; None leaves VmRSS out, as for a kernel thread."""
     flags: int = 0
+    resctrl: tuple[str, str] | None = None
+    """Its control and monitoring group; None: the kernel does not tell."""
 
     @property
     def all_threads(self) -> Sequence[FakeThread]:
@@ -90,6 +124,13 @@ class FakeMachine:
     devices: Sequence[FakeDevice] = ()
     cpusets: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """CPUs that the cgroups with a cpuset controller grant, by path."""
+    cgroups: Sequence[FakeCgroup] = ()
+    resctrl: Sequence[FakeResctrlGroup] = ()
+    forks: int = 500
+    busy_ticks: Mapping[int, int] = field(default_factory=dict)
+    """User time by CPU; none: /proc/stat has no line for it."""
+    pressure: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Per cent of 10 s in which some and all waited, by resource; none: no such file."""
 
     @property
     def procfs(self) -> Path:
@@ -109,7 +150,7 @@ class FakeMachine:
     def write(self) -> FakeMachine:
         """Write all files and return self."""
         put(self.procfs / "uptime", "1000.00 900.00\n")
-        put(self.procfs / "stat", "cpu 0 0 0 0\nbtime 1700000000\nprocesses 500\n")
+        put(self.procfs / "stat", self._stat())
         put(self.procfs / "sys/kernel/random/boot_id", "fake-boot\n")
         put(self.sysfs / "devices/system/node/online", format_list(self._ids) + "\n")
         for node in self.nodes:
@@ -119,9 +160,23 @@ class FakeMachine:
         for path, cpus in self.cpusets.items():
             folder = self.sysfs / "fs/cgroup" / path.lstrip("/")
             put(folder / "cpuset.cpus.effective", format_list(cpus) + "\n")
+        for cgroup in self.cgroups:
+            self._write_cgroup(cgroup)
+        for group in self.resctrl:
+            self._write_group(group)
+        for name, (some, full) in self.pressure.items():
+            lines = [
+                f"{key} avg10={percent:.2f} avg60=0.00 avg300=0.00 total=0\n"
+                for key, percent in (("some", some), ("full", full))
+            ]
+            put(self.procfs / "pressure" / name, "".join(lines))
         for process in self.processes:
             self._write_process(process)
         return self
+
+    def _stat(self) -> str:
+        cpus = "".join(f"cpu{cpu} {t} 0 0 9 9 0 0 0 0 0\n" for cpu, t in self.busy_ticks.items())
+        return f"cpu 0 0 0 0\n{cpus}btime 1700000000\nprocesses {self.forks}\n"
 
     @property
     def _ids(self) -> list[int]:
@@ -142,6 +197,18 @@ class FakeMachine:
         lines = [f"Node {node.id} {k + ':':<15}{v * 1024:>8} kB\n" for k, v in figures.items()]
         # Huge pages are counted, not measured: such a line has no unit.
         put(here / "meminfo", "".join(lines) + f"Node {node.id} HugePages_Total:     0\n")
+        for size, (total, free) in node.huge_pages.items():
+            put(here / f"hugepages/hugepages-{size}kB/nr_hugepages", f"{total}\n")
+            put(here / f"hugepages/hugepages-{size}kB/free_hugepages", f"{free}\n")
+        if node.numastat is not None:
+            pairs = zip(_NUMASTAT, node.numastat, strict=True)
+            put(here / "numastat", "".join(f"{name} {count}\n" for name, count in pairs))
+        for name, figure in node.initiators.items():
+            put(here / "access0/initiators" / name, f"{figure}\n")
+        if (tier := node.memory_tier) is not None:
+            alike = [other.id for other in self.nodes if other.memory_tier == tier]
+            tiers = self.sysfs / "devices/virtual/memory_tiering"
+            put(tiers / f"memory_tier{tier}/nodelist", format_list(alike) + "\n")
 
     def _distance(self, a: int, b: int) -> int:
         if a == b:
@@ -157,13 +224,33 @@ class FakeMachine:
         if device.driver is not None:
             (here / "driver").symlink_to(f"../../../../bus/pci/drivers/{device.driver}")
 
+    def _write_cgroup(self, cgroup: FakeCgroup) -> None:
+        here = self.sysfs / "fs/cgroup" / cgroup.path.lstrip("/")
+        put(here / "cgroup.procs", "".join(f"{pid}\n" for pid in cgroup.pids))
+        if cgroup.numa_stat is not None:
+            put(here / "memory.numa_stat", numa_stat(cgroup.numa_stat))
+
+    def _write_group(self, group: FakeResctrlGroup) -> None:
+        here = self.sysfs / "fs/resctrl" / group.res.lstrip("/")
+        if group.mon:
+            here = here / "mon_groups" / group.mon
+        put(here / "tasks", "".join(f"{tid}\n" for tid in group.tids))
+        put(here / "cpus_list", group.cpus + "\n")
+        for i, (local, total) in enumerate(group.traffic):
+            put(here / f"mon_data/mon_L3_{i:02}/mbm_local_bytes", f"{local}\n")
+            put(here / f"mon_data/mon_L3_{i:02}/mbm_total_bytes", f"{total}\n")
+
     def _write_process(self, process: FakeProcess) -> None:
         here = self.procfs / str(process.pid)
         put(here / "cmdline", "".join(f"{word}\0" for word in process.cmdline))
         put(here / "cgroup", process.cgroup)
         put(here / "numa_maps", process.numa_maps)
+        put(here / "maps", maps_of(process.numa_maps))
         if process.exe is not None:
             (here / "exe").symlink_to(process.exe)
+        if process.resctrl is not None:
+            res, mon = process.resctrl
+            put(here / "cpu_resctrl_groups", f"res:{res}\nmon:{mon}\n")
         for i, thread in enumerate(process.all_threads):
             tid = process.pid + i
             stat = stat_line(
@@ -247,6 +334,30 @@ def area(
         parts += [f"N{node}={count}" for node, count in sorted(pages.items())]
         parts.append(f"kernelpagesize_kB={page_kib}")
     return " ".join(parts) + "\n"
+
+
+def numa_stat(sizes: Mapping[str, Mapping[int, int]]) -> str:
+    """Return a memory.numa_stat of cgroup v2: bytes by node, by key."""
+    return "".join(
+        " ".join([key, *(f"N{node}={size}" for node, size in by_node.items())]) + "\n"
+        for key, by_node in sizes.items()
+    )
+
+
+def maps_of(numa_maps: str) -> str:
+    """Return the maps of the same areas, each as large as what is resident in it."""
+    lines = []
+    for line in numa_maps.splitlines():
+        words = line.split(" ")
+        figures = dict(word.partition("=")[::2] for word in words[2:])
+        pages = sum(int(v) for k, v in figures.items() if k[1:].isdecimal() and v.isdecimal())
+        size = max(1, pages) * int(figures.get("kernelpagesize_kB") or 4) * 1024
+        with contextlib.suppress(ValueError):
+            start = int(words[0], 16)
+            path = figures.get("file", "").replace(r"\040", " ")
+            inode = crc32(path.encode())
+            lines.append(f"{start:x}-{start + size:x} rw-p 00000000 fe:01 {inode} {path}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def anon(bytes_by_node: Mapping[int, int], policy: str = "default") -> str:

@@ -33,7 +33,7 @@ def ranges_on(pid: int, sources: frozenset[int], procfs: ProcFs) -> Iterator[Ran
         RightsError: no right to look.
     """
     vmas, _ = numa_maps.parse(procfs.numa_maps(pid))
-    ends = parse_maps(procfs.maps(pid))
+    ends = {area.start: area.end for area in parse_maps(procfs.maps(pid))}
     for vma in vmas:
         remote = sum(pages for node, pages in vma.pages.items() if node in sources)
         end = ends.get(vma.start)
@@ -47,3 +47,19 @@ def ranges_on(pid: int, sources: frozenset[int], procfs: ProcFs) -> Iterator[Ran
             remote_bytes=remote * vma.page_bytes,
             may_be_thp=vma.page_bytes == BASE_PAGE and vma.kind in {Kind.ANON, Kind.SHMEM},
         )
+
+
+def ranges_mapped(pid: int, procfs: ProcFs) -> Iterator[Range]:
+    """Return all areas that may hold pages of the process's own, by address, without numa_maps.
+
+    For a worker that reading in full would hold up: each chunk is asked for as it comes. Areas of
+    files are left out, since what shares them is not known.
+
+    Raises:
+        Vanished: the process ended.
+        RightsError: no right to look.
+    """
+    for area in parse_maps(procfs.maps(pid)):
+        if area.may_hold_pages and not area.inode:
+            size = area.end - area.start
+            yield Range(area.start, area.end, BASE_PAGE, size, may_be_thp=True)

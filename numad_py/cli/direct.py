@@ -8,10 +8,11 @@ from pathlib import Path
 
 from numad_py.act.actuator import read_first_masks
 from numad_py.cli.common import is_live, privileged
-from numad_py.decide.decisions import decide
+from numad_py.cycle import look_and_decide
 from numad_py.errors import RightsError
 from numad_py.kernel.cgroupfs import CgroupFs
-from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.procfs import ProcFs, is_own
+from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.kernel.udev import pci_names
 from numad_py.model.plan import DecisionState
@@ -49,6 +50,7 @@ def observer_for(arguments: argparse.Namespace, policy: Policy) -> Observer:
         CgroupFs(f"{arguments.sysfs}/fs/cgroup"),
         policy,
         first_masks,
+        nodes_of=Syscalls().nodes_of if is_own(arguments.procfs) else None,
         device_names=pci_names if is_live(arguments) else no_names,
     )
 
@@ -61,8 +63,8 @@ def look(arguments: argparse.Namespace) -> CycleReport:
     """
     policy = policy_for_look(arguments.config)
     configure("warning", LogFormat.AUTO)
-    snapshot = observer_for(arguments, policy).observe()
-    decided, _ = decide(snapshot, policy, DecisionState())
+    observer = observer_for(arguments, policy)
+    snapshot, decided, _ = look_and_decide(observer, policy, lambda _: DecisionState())
     report = CycleReport.of_one_look(snapshot, decided, policy)
     _refuse_if_blind(report)
     return report

@@ -15,8 +15,12 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.cpulist import format_list
 from numad_py.model.topology import Topology
+from numad_py.observe.interference import NAMED, interferences
 from numad_py.policy.load import DEFAULT_PATH, load
 from numad_py.serve.control import call
+
+_CHECKS = {"autonuma": "numa_balancing", "numad": "others", "irqbalance": "others"}
+"""Names of checks where they are not those of the interferences."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         *_topology(topology),
         *_rights(),
         *_policy(arguments.config),
-        *_kernel(procfs),
-        *_others(procfs),
+        *_interferences(procfs),
         *_daemon(arguments.config),
     ]
     if arguments.json:
@@ -105,41 +108,24 @@ def _policy(config: str | None) -> Iterator[Check]:
     yield Check("policy", "ok", f"{', '.join(policy.sources)}: mode {policy.daemon.mode.value}")
 
 
-def _kernel(procfs: ProcFs) -> Iterator[Check]:
-    balancing = procfs.sysctl_int("kernel/numa_balancing")
-    if balancing is None:
-        yield Check("numa_balancing", "note", "this kernel has no automatic NUMA balancing")
-    elif balancing & 1:
-        yield Check(
-            "numa_balancing",
-            "warn",
-            "AutoNUMA is on: it stalls threads while it samples, and moves pages on its own; "
-            "numad-py binds threads first, so the two agree in the end. "
-            "To switch it off: sysctl kernel.numa_balancing=0",
-        )
-    else:
-        yield Check("numa_balancing", "ok", "AutoNUMA is off")
-    reclaim = procfs.sysctl_int("vm/zone_reclaim_mode")
-    if reclaim:
-        yield Check(
-            "zone_reclaim",
-            "warn",
-            f"vm.zone_reclaim_mode is {reclaim}: a full node reclaims before it borrows; "
-            "inference servers usually want 0",
-        )
+def _interferences(procfs: ProcFs) -> Iterator[Check]:
+    """Return what is there; of AutoNUMA, which every kernel may have, also that it is not."""
+    for found in interferences(procfs, _named(procfs)):
+        if found.present or found.name == "autonuma":
+            yield Check(_CHECKS.get(found.name, found.name), found.level, found.text)
 
 
-def _others(procfs: ProcFs) -> Iterator[Check]:
-    others = {"numad": "it moves the same processes", "irqbalance": "it moves interrupts, no harm"}
-    for pid in procfs.entries():
+def _named(procfs: ProcFs) -> dict[str, int]:
+    """Return the pid by name of processes that interfere."""
+    named: dict[str, int] = {}
+    for pid in sorted(procfs.entries()):
         try:
             comm = procfs.stat(pid).comm
         except NumadError:
             continue
-        if comm in others:
-            level = "fail" if comm == "numad" else "note"
-            advice = ": systemctl disable --now numad" if comm == "numad" else ""
-            yield Check("others", level, f"{comm} runs (pid {pid}); {others[comm]}{advice}")
+        if comm in NAMED:
+            named.setdefault(comm, pid)
+    return named
 
 
 def _daemon(config: str | None) -> Iterator[Check]:

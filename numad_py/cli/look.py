@@ -18,8 +18,9 @@ from numad_py.cli.common import (
 from numad_py.cli.control import socket_path
 from numad_py.errors import RightsError
 from numad_py.serve.control import NotRunning, call
+from numad_py.serve.render import render_plan, render_status
 from numad_py.serve.report import CycleReport
-from numad_py.serve.status import plan_document, render_plan, render_status, status_document
+from numad_py.serve.status import plan_document, status_document
 
 Document = Mapping[str, Any]
 

@@ -24,13 +24,8 @@ from numad_py.model.plan import Verdict
 from numad_py.policy.load import load
 from numad_py.policy.schema import Mode, Policy
 from numad_py.serve import logs
-from numad_py.serve.status import (
-    outcome_document,
-    plan_document,
-    render_plan,
-    render_status,
-    status_document,
-)
+from numad_py.serve.render import render_plan, render_status
+from numad_py.serve.status import outcome_document, plan_document, status_document
 
 ONCE_LIMIT_S = 3600.0
 """A single run ends by then even if the mover does not."""

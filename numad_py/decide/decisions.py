@@ -37,6 +37,10 @@ FINISHED_BYTES = 1 << 20
 """and while at least so much is remote."""
 
 
+SAMPLE_ERROR = 1e-6
+"""A sample is never quite sure, also where it stated no error."""
+
+
 @dataclass(frozen=True)
 class _Said:
     """A decision less the worker it is about."""
@@ -46,6 +50,7 @@ class _Said:
     why: str
     bind_cpus: frozenset[int] | None = None
     moves: tuple[MemoryMove, ...] = ()
+    sampled: bool = False
 
 
 def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Plan, DecisionState]:
@@ -62,6 +67,7 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     it is being moved                                wait    moving
     memory remote or threads away, but paused        wait    paused
     the same, but acted on within the cooldown       wait    cooldown
+    memory may be remote, by a sample alone           wait    measuring
     memory remote, no room at home                   refuse  no-room
     memory remote                                    act     remote-memory
     threads away or free to leave                    act     remote-threads
@@ -100,6 +106,7 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
                 finding=finding,
                 bind_cpus=said.bind_cpus,
                 moves=said.moves,
+                sampled=said.sampled,
             )
         )
         memory = replace(memory, home=home)
@@ -134,7 +141,8 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
         return _Said(Verdict.REFUSE, Reason.NO_HOME, given.obstacle or words.no_home(finding))
     if memory.moving:
         return _Said(Verdict.WAIT, Reason.MOVING, "a move is under way")
-    remote = _is_remote(finding, policy, memory)
+    unsure = _unsure(worker)
+    remote = _is_remote(finding, policy, memory, unsure)
     bind = _bind(worker, home, finding, snapshot, policy, remote=remote)
     if not remote and bind is None:
         return _rest(worker, finding, memory, policy)
@@ -143,6 +151,8 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
     left_s = _cooldown_left_s(memory, policy, snapshot.at_s)
     if left_s > 0:
         return _Said(Verdict.WAIT, Reason.COOLDOWN, words.cooldown(finding, left_s))
+    if remote and unsure:
+        return _Said(Verdict.WAIT, Reason.MEASURING, words.measuring(finding, unsure))
     moves: tuple[MemoryMove, ...] | None = ()
     if remote:
         moves = moves_home(worker, home, memory, topology, room)
@@ -150,21 +160,32 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
         return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(finding, home, room.bytes_on))
     why = words.act(worker, finding, home, bind, moves)
     reason = Reason.REMOTE_MEMORY if moves else Reason.REMOTE_THREADS
-    return _Said(Verdict.ACT, reason, why, bind, moves)
+    return _Said(Verdict.ACT, reason, why, bind, moves, sampled=not worker.residency.full)
 
 
-def _is_remote(finding: Finding, policy: PlacementPolicy, memory: WorkerMemory) -> bool:
+def _unsure(worker: Worker) -> float:
+    """Return by what share a sample may be wrong, where more can be known; else 0.0."""
+    residency = worker.residency
+    if residency is None or residency.full or residency.no_full_reading is not None:
+        return 0.0
+    return max(residency.error_share, SAMPLE_ERROR)
+
+
+def _is_remote(
+    finding: Finding, policy: PlacementPolicy, memory: WorkerMemory, unsure: float
+) -> bool:
     """Say whether memory is to be moved: more of it than to leave as it is, or the rest of a move.
 
     A move that was broken off is brought to its end, which lies beyond where it would be begun.
+    What a sample leaves open counts as remote: a full reading is to tell.
     """
     if finding.locality is None:
         return False
-    if memory.unfinished and finding.remote_bytes >= FINISHED_BYTES:
-        return finding.locality < FINISHED_LOCALITY
-    return finding.locality < policy.min_locality and finding.remote_bytes >= max(
-        1, policy.min_remote_bytes
-    )
+    locality = finding.locality - unsure
+    remote_bytes = finding.remote_bytes + unsure * finding.movable_bytes
+    if memory.unfinished and remote_bytes >= FINISHED_BYTES:
+        return locality < FINISHED_LOCALITY
+    return locality < policy.min_locality and remote_bytes >= max(1, policy.min_remote_bytes)
 
 
 def _rest(worker: Worker, finding: Finding, memory: WorkerMemory, policy: PlacementPolicy) -> _Said:

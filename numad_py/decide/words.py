@@ -44,6 +44,14 @@ def paused(finding: Finding) -> str:
     return f"{remote(finding)}; paused (numad-py resume)"
 
 
+def measuring(finding: Finding, unsure: float) -> str:
+    """Say that a sample is not enough to act on."""
+    return (
+        f"by a sample {remote(finding)}, give or take {100 * unsure:.1f} points; "
+        "its memory is read in full before anything is done"
+    )
+
+
 def cooldown(finding: Finding, left_s: float) -> str:
     """Say how long it is left alone."""
     return f"{remote(finding)}; acted on lately, left alone for {left_s:.0f} s more"

@@ -1,10 +1,15 @@
-"""cgroupfs: cpusets, and what a cgroup's path says of units and containers."""
+"""cgroupfs: cpusets, memory by node, and what a cgroup's path says of units and containers."""
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import PurePosixPath
 
+from numad_py.errors import Malformed, NumadError
+from numad_py.kernel.files import Files
 from numad_py.model.cpulist import parse_list
 
 _UNIT = re.compile(r"\.(?:service|scope)$")
@@ -14,12 +19,65 @@ _CONTAINER = re.compile(
 _LXC = re.compile(r"^lxc\.payload\.(?P<id>[^/]+)$")
 
 
-class CgroupFs:
-    """Reads one cgroup file system, v2 or v1."""
+_NODE = re.compile(r"N[0-9]+=[0-9]+$")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_HIERARCHICAL = "hierarchical_"
+"""Begins the lines of v1 that count what the cgroups below are charged for, too."""
+MOST_CGROUPS = 64
+"""So many are looked through for other processes; whoever owns one may make any number."""
 
-    def __init__(self, root: str) -> None:
-        """Read below ``root``."""
-        self.root = Path(root)
+
+@dataclass(frozen=True)
+class MemoryNumaStat:
+    """What a cgroup and those below are charged for, in bytes by node.
+
+    Charged is not mapped: memory is charged where it was touched first, and stays there when the
+    process moves on. None where there is no such line, or it is odd. v1 has ``anon`` and ``file``
+    alone, by LRU list: there tmpfs and shared memory are ``anon``, and what is locked is neither
+    (``memcg_numa_stat_show``, mm/memcontrol-v1.c).
+    """
+
+    anon: Mapping[int, int] | None = None
+    """Anonymous memory that is mapped (v2: NR_ANON_MAPPED)."""
+    file: Mapping[int, int] | None = None
+    """Page cache, mapped or not (v2: NR_FILE_PAGES, ``shmem`` included)."""
+    shmem: Mapping[int, int] | None = None
+    """tmpfs and shared memory."""
+    file_mapped: Mapping[int, int] | None = None
+    """Of ``file`` what is mapped, ``shmem`` included."""
+    anon_thp: Mapping[int, int] | None = None
+    """Of ``anon`` what is in transparent huge pages."""
+    shmem_thp: Mapping[int, int] | None = None
+    file_thp: Mapping[int, int] | None = None
+    """The like of ``shmem`` and of the other files."""
+
+
+_KEYS = frozenset(field.name for field in fields(MemoryNumaStat))
+
+
+def parse_numa_stat(text: str) -> MemoryNumaStat:
+    """Return the figures of a memory.numa_stat.
+
+    Lines of v2 are ``anon N0=BYTES N1=BYTES`` (``memory_numa_stat_show``, mm/memcontrol.c); those
+    of v1 ``hierarchical_anon=PAGES N0=PAGES N1=PAGES``. Other keys are passed over.
+    """
+    found: dict[str, Mapping[int, int]] = {}
+    for line in text.split("\n")[:-1]:
+        first, _, figures = line.partition(" ")
+        key, pages, _ = first.partition("=")
+        if bool(pages) != key.startswith(_HIERARCHICAL):
+            continue
+        key = key.removeprefix(_HIERARCHICAL)
+        words = figures.split(" ")
+        if key in _KEYS and all(map(_NODE.match, words)):
+            pairs = (word[1:].split("=") for word in words)
+            unit_bytes = _PAGE_BYTES if pages else 1
+            found[key] = {int(node): int(count) * unit_bytes for node, count in pairs}
+    return MemoryNumaStat(**found)
+
+
+class CgroupFs(Files):
+    """Reads one cgroup file system, v2 or v1."""
 
     def cpuset_cpus(self, cgroup: str) -> frozenset[int] | None:
         """Return the CPUs that its cpuset grants; None where there is no cpuset controller.
@@ -27,16 +85,79 @@ class CgroupFs:
         A cgroup without the controller has the cpuset of its nearest ancestor that has it.
         """
         path = PurePosixPath("/", cgroup.lstrip("/"))
+        if ".." in path.parts:
+            return None
         for folder in (path, *path.parents):
             for file in (
-                self.root / str(folder)[1:] / "cpuset.cpus.effective",
-                self.root / "cpuset" / str(folder)[1:] / "cpuset.effective_cpus",
+                f".{folder}/cpuset.cpus.effective",
+                f"cpuset{folder}/cpuset.effective_cpus",
             ):
                 try:
-                    return parse_list(file.read_text()) or None
-                except (OSError, ValueError):
+                    return parse_list(self._read(file)) or None
+                except (NumadError, ValueError):
                     continue
         return None
+
+    def memory_numa_stat(self, cgroup: str) -> MemoryNumaStat | None:
+        """Return what a cgroup is charged for by node; None where no memory controller says."""
+        for folder in _memory_folders(cgroup):
+            try:
+                stat = parse_numa_stat(self._read(f"{folder}/memory.numa_stat"))
+            except NumadError:
+                continue
+            if stat.anon is not None or stat.file is not None:
+                return stat
+        return None
+
+    def holds_only(self, cgroup: str, pid: int) -> bool:
+        """Say whether a cgroup and those below hold this process and no other.
+
+        False for the root, which is charged for what belongs to nobody, and for a threaded cgroup,
+        whose cgroup.procs cannot be read (EOPNOTSUPP, cgroups(7)): others of its domain share its
+        memory. Processes of other pid namespaces count, as 0.
+        """
+        if not cgroup.strip("/"):
+            return False
+        for folder in _memory_folders(cgroup):
+            try:
+                return self._pids(folder, str(pid)) == {str(pid)}
+            except NumadError:
+                continue
+        return False
+
+    def _pids(self, folder: str, own: str) -> set[str]:
+        """Return the pids in a cgroup and those below, up to the first that holds another."""
+        pids: set[str] = set()
+        folders = [folder]
+        for seen in folders:
+            pids.update(self._read(f"{seen}/cgroup.procs").split())
+            if pids - {own}:
+                break
+            folders += self._children(seen)
+            if len(folders) > MOST_CGROUPS:
+                msg = f"{self._prefix}{folder} holds more than {MOST_CGROUPS} cgroups"
+                raise Malformed(msg)
+        return pids
+
+    def _children(self, folder: str) -> list[str]:
+        full = self._prefix + folder
+        try:
+            # One link is its name, one its own "." and one each child's ".." (kernfs_refresh_inode,
+            # fs/kernfs/inode.c): most have no child, and some 60 files to list.
+            if os.stat(full).st_nlink == 2:  # noqa: PLR2004 - counted above
+                return []
+            with os.scandir(full) as listing:
+                return [f"{folder}/{e.name}" for e in listing if e.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            raise self._translate(error, full) from None
+
+
+def _memory_folders(cgroup: str) -> tuple[str, ...]:
+    """Return where a cgroup's memory controller may be, by v2 and by v1."""
+    path = cgroup.strip("/")
+    if {".", ".."} & set(path.split("/")) or "\0" in path:
+        return ()
+    return (f"./{path}", f"memory/{path}")
 
 
 def unit_of(cgroup: str) -> str | None:

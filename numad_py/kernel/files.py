@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from numad_py.errors import Malformed, RightsError, Vanished
@@ -37,8 +37,12 @@ class Files:
         """
         return self._read_bytes(path).decode("utf-8", "surrogateescape")
 
-    def _read_bytes(self, path: str, most: int | None = None) -> bytes:
+    def _read_bytes(
+        self, path: str, most: int | None = None, between: Callable[[], None] | None = None
+    ) -> bytes:
         """Return a file's bytes, as far as ``most`` goes.
+
+        ``between`` is called between two pieces of it; what it raises ends the reading.
 
         Without pathlib and io, which take longer than the kernel does for a small file.
         """
@@ -53,6 +57,8 @@ class Files:
                 got = len(first)
                 # The kernel may hand out less than was asked for: only an empty read is the end.
                 while most is None or got < most:
+                    if between is not None:
+                        between()
                     part = os.read(descriptor, min(_AT_ONCE, (most or _AT_ONCE + got) - got))
                     if not part:
                         break

@@ -1,22 +1,58 @@
-"""/proc/PID/maps: where areas end, which numa_maps leaves out."""
+"""/proc/PID/maps: where areas begin and end, and what is mapped there."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
 
-def parse_maps(text: str) -> dict[int, int]:
-    """Return the end address by start address; lines of another form are left out.
+_NO_MEMORY = ("[vdso]", "[vvar", "[vsyscall]", "[uprobes]", "/dev/", "anon_inode:", "/dmabuf")
+_MEMORY_ALL_THE_SAME = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - prefixes alone
 
-    Lines are ``START-END PERMISSIONS ...`` (``show_vma_header_prefix``, fs/proc/task_mmu.c); only
-    newlines part them, since paths may hold any other character.
+
+class MappedArea(NamedTuple):
+    """One area of an address space. A tuple: a process can have 65,000 of them."""
+
+    start: int
+    end: int
+    permissions: str
+    """``rw-p``, as mmap(2) was asked for it; ``s`` in the last place where it is shared."""
+    device: str
+    """``MAJOR:MINOR`` in hexadecimal; ``00:00`` where no file is mapped."""
+    inode: int
+    """0 where no file is mapped."""
+    path: str
+    """Empty where the kernel names nothing. ``[heap]``, ``[stack]``, ``[vdso]`` and other names in
+    brackets are the kernel's own; a file that was deleted ends in `` (deleted)``."""
+
+    @property
+    def may_hold_pages(self) -> bool:
+        """Whether memory of the process can be resident here.
+
+        Not where there is no access (runtimes reserve address space by the TiB that way, and give
+        access to a part before they use it), and not in what devices and the kernel map.
+        """
+        if self.permissions[:3] == "---":
+            return False
+        return not self.path.startswith(_NO_MEMORY) or self.path.startswith(_MEMORY_ALL_THE_SAME)
+
+
+def parse_maps(text: str) -> tuple[MappedArea, ...]:
+    """Return all areas, as they stand; lines of another form are left out.
+
+    Lines are ``START-END PERMISSIONS OFFSET DEVICE INODE PATH`` (``show_vma_header_prefix`` and
+    ``show_map_vma``, fs/proc/task_mmu.c). Only newlines part them, since paths may hold any other
+    character; of these the newline alone is escaped. A last line without one was cut short.
     """
-    ends: dict[int, int] = {}
-    for line in text.split("\n"):
-        first, dash, rest = line.partition("-")
-        last = rest.partition(" ")[0]
-        if not dash:
-            continue
+    areas = []
+    for line in text.split("\n")[:-1]:
+        words = line.split(None, 5)
         try:
-            ends[int(first, 16)] = int(last, 16)
-        except ValueError:
+            start, _, end = words[0].partition("-")
+            path = words[5] if len(words) > 5 else ""  # noqa: PLR2004 - counted in the docstring
+            if "\\" in path:
+                path = path.replace(r"\012", "\n")
+            # Past the class's own __new__, which takes as long as the rest of a line.
+            area = (int(start, 16), int(end, 16), words[1], words[3], int(words[4]), path)
+        except (ValueError, IndexError):
             continue
-    return ends
+        areas.append(tuple.__new__(MappedArea, area))
+    return tuple(areas)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from numad_py.errors import Malformed
-from numad_py.model.residency import Kind, Mobility, Residency, ResidencyEntry
+from numad_py.model.residency import Kind, Mobility, Residency, SegmentPart, entries_of
 
 _LINE = re.compile(
     r"^(?P<start>[0-9a-f]+) "
@@ -35,6 +35,11 @@ _SHMEM = re.compile(r"^(?:/dev/shm/|/memfd:|/SYSV|/dev/zero|/anon_hugepage|/dmab
 """Files of tmpfs that the kernel makes itself, and /dev/shm; other mounts have any name."""
 DEFAULT_POLICIES = frozenset({"default", "local"})
 """Policies that leave pages where the thread that touches them first runs."""
+
+
+def file_kind(path: str) -> Kind:
+    """Return the kind of the pages of a mapped file that are the file's own."""
+    return Kind.SHMEM if _SHMEM.match(path) else Kind.FILE
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Vma:
         total = sum(self.pages.values())
         if not total:
             return ()
-        file_kind = Kind.SHMEM if self.file and _SHMEM.match(self.file) else Kind.FILE
+        backed_kind = file_kind(self.file or "")
         anon = total if self.file is None and not self.huge else min(self.anon_pages, total)
         copied = _spread(anon, self.pages)
         backed = {node: count - copied[node] for node, count in self.pages.items()}
@@ -105,7 +110,7 @@ class Vma:
             own = shared = Mobility.POLICY
         parts = (
             Part(Kind.HUGETLB if self.huge else Kind.ANON, own, copied),
-            Part(Kind.HUGETLB if self.huge else file_kind, shared, backed),
+            Part(Kind.HUGETLB if self.huge else backed_kind, shared, backed),
         )
         return tuple(part for part in parts if any(part.pages.values()))
 
@@ -209,34 +214,37 @@ def parse(text: str) -> tuple[list[Vma], int]:
     return vmas, odd
 
 
-def residency(vmas: Iterable[Vma], odd: int, *, read_at_s: float, cost_s: float) -> Residency:
-    """Return resident bytes by node, kind and mobility.
+def residency(
+    vmas: Iterable[Vma],
+    odd: int,
+    *,
+    read_at_s: float,
+    cost_s: float,
+    segments: tuple[SegmentPart, ...] = (),
+) -> Residency:
+    """Return resident bytes by node, kind, mobility and size of page.
 
     Args:
         vmas: areas, as from ``parse``.
         odd: lines left out.
         read_at_s: time since boot at which the text was read.
         cost_s: how long reading took.
+        segments: the files and shared segments among them.
     """
-    total: dict[tuple[int, Kind, Mobility], int] = {}
+    total: dict[tuple[int, Kind, Mobility, int], int] = {}
     policies: set[str] = set()
     for vma in vmas:
         if vma.policy not in DEFAULT_POLICIES:
             policies.add(vma.policy)
         for part in vma.parts:
             for node, pages in part.pages.items():
-                key = (node, part.kind, part.mobility)
+                key = (node, part.kind, part.mobility, vma.page_bytes)
                 total[key] = total.get(key, 0) + pages * vma.page_bytes
     return Residency(
-        entries=tuple(
-            ResidencyEntry(node, kind, mobility, size)
-            for (node, kind, mobility), size in sorted(
-                total.items(), key=lambda i: (i[0][0], i[0][1].value, i[0][2].value)
-            )
-            if size
-        ),
+        entries=entries_of(total),
         read_at_s=read_at_s,
         cost_s=cost_s,
         odd_lines=odd,
         policies=tuple(sorted(policies)),
+        segments=segments,
     )

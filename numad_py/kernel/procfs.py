@@ -5,16 +5,36 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from numad_py.errors import Malformed, NumadError, Vanished
+from numad_py.kernel.clock import monotonic_s
 from numad_py.kernel.files import Files
-from numad_py.kernel.stat import PF_KTHREAD, Stat, parse_stat
+from numad_py.kernel.machine_stat import MachineStat, parse_machine_stat
+from numad_py.kernel.pressure import parse_pressure
+from numad_py.kernel.stat import Stat, parse_stat
 from numad_py.model.cpulist import parse_list
+from numad_py.model.machine import Pressure
 from numad_py.model.snapshot import MemoryStatus, Thread
 
 LONGEST_CMDLINE = 64 * 1024
 """Bytes of a command line that are read."""
+USERS_S = 60.0
+"""For so long the name of a user is taken to be the same."""
+_UID = re.compile(r"^Uid:[ \t]+[0-9]+[ \t]+([0-9]+)", re.MULTILINE)
+Masks = Mapping[tuple[int, int], "frozenset[int] | None"]
+"""Affinity by thread id and start time."""
+NO_MASKS: Masks = {}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a process runs, as exec sets it; it can write over its arguments."""
+
+    exe: str | None
+    cmdline: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -22,16 +42,20 @@ class ProcessInfo:
     """What rules match on."""
 
     pid: int
-    comm: str
-    exe: str | None
-    cmdline: tuple[str, ...]
-    uid: int
-    user: str | None
-    cgroup: str | None
-    start_ticks: int
-    ppid: int
-    kernel_thread: bool
-    resident_bytes: int
+    stat: Stat
+    program: Program
+    uid: int = 0
+    """The effective one. This, user and cgroup are not read of a kernel thread."""
+    user: str | None = None
+    cgroup: str | None = None
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What the machine can swap to."""
+
+    total_bytes: int
+    used_bytes: int
 
 
 def _kib(text: str | None) -> int | None:
@@ -56,15 +80,17 @@ def is_own(root: str | os.PathLike[str]) -> bool:
 class ProcFs(Files):
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
-    Every method but ``entries``, ``cgroup``, ``boot_id`` and ``sysctl_int`` raises Vanished where
-    the file is gone, RightsError where it may not be read and Malformed where reading fails in
-    another way or the text is odd.
+    Every method but ``entries``, ``cgroup``, ``resctrl_group``, ``pressure``, ``boot_id`` and
+    ``sysctl_int`` raises Vanished where the file is gone, RightsError where it may not be read and
+    Malformed where reading fails in another way or the text is odd.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/proc") -> None:
         """Read below ``root``."""
         super().__init__(root)
         self.clock_ticks = os.sysconf("SC_CLK_TCK")
+        self._users: dict[int, str | None] = {}
+        self._users_since_s = float("-inf")
 
     # Processes
 
@@ -113,31 +139,41 @@ class ProcFs(Files):
             Malformed: its stat or status is odd.
             RightsError: its stat may not be read.
         """
+        # The program first: one that comes by exec while this is read differs from it then, and is
+        # seen by whoever asks for it again.
+        program = self.program(pid)
         stat = self.stat(pid)
+        if stat.kernel_thread:
+            return ProcessInfo(pid, stat, program)
         uid = self._uid(pid)
-        return ProcessInfo(
-            pid=pid,
-            comm=stat.comm,
-            exe=self._exe(pid),
-            cmdline=self._cmdline(pid),
-            uid=uid,
-            user=_user(uid),
-            cgroup=self.cgroup(pid),
-            start_ticks=stat.start_ticks,
-            ppid=stat.ppid,
-            kernel_thread=bool(stat.flags & PF_KTHREAD),
-            resident_bytes=stat.resident_bytes,
-        )
+        return ProcessInfo(pid, stat, program, uid, self._user(uid), self.cgroup(pid))
+
+    def program(self, pid: int) -> Program:
+        """Return what a process runs: the cheapest way to tell that it still is the same."""
+        return Program(self._exe(pid), self._cmdline(pid))
 
     def _uid(self, pid: int) -> int:
-        """Return the effective uid: the second of four (proc_pid_status, fs/proc/array.c)."""
-        words = self.status(pid).get("Uid", "").split()
-        try:
-            return int(words[1])
-        except (IndexError, ValueError):
-            self.malformed += 1
-            msg = f"process {pid}: status has no Uid with four numbers"
-            raise Malformed(msg) from None
+        """Return the effective uid: the second of four (proc_pid_status, fs/proc/array.c).
+
+        Looked for at the start of a line, which no name can fake: its line feeds are escaped
+        (proc_task_name, there).
+        """
+        with self._counted():
+            found = _UID.search(self._read(f"{pid}/status"))
+            if found is None:
+                msg = f"process {pid}: status has no Uid with four numbers"
+                raise Malformed(msg)
+        return int(found[1])
+
+    def _user(self, uid: int) -> str | None:
+        """Return a user's name; asking for it can mean a server, so that it is kept for a while."""
+        now_s = monotonic_s()
+        if now_s - self._users_since_s >= USERS_S:
+            self._users.clear()
+            self._users_since_s = now_s
+        if uid not in self._users:
+            self._users[uid] = _user(uid)
+        return self._users[uid]
 
     def _cmdline(self, pid: int) -> tuple[str, ...]:
         """Return the arguments, as far as LONGEST_CMDLINE goes.
@@ -166,8 +202,12 @@ class ProcFs(Files):
         except OSError:
             return None
 
-    def threads(self, pid: int) -> tuple[Thread, ...]:
+    def threads(self, pid: int, masks: Masks = NO_MASKS) -> tuple[Thread, ...]:
         """Return all threads that could be read, by id.
+
+        Args:
+            pid: of the process.
+            masks: affinity by (thread id, start time) where it is known already; not read again.
 
         Raises:
             Vanished: the process ended.
@@ -177,17 +217,25 @@ class ProcFs(Files):
         threads = []
         for tid in tids:
             with contextlib.suppress(Vanished, Malformed):
-                threads.append(self.thread(pid, tid))
+                threads.append(self.thread(pid, tid, masks))
         return tuple(threads)
 
-    def thread(self, pid: int, tid: int) -> Thread:
-        """Return one thread."""
+    def thread(
+        self,
+        pid: int,
+        tid: int,
+        masks: Masks = NO_MASKS,
+    ) -> Thread:
+        """Return one thread; its affinity is read where ``masks`` does not know it."""
         with self._counted():
             stat = parse_stat(self._read(f"{pid}/task/{tid}/stat"))
+        affinity = masks.get((tid, stat.start_ticks))
+        if affinity is None:
+            affinity = self._list(self.status(pid, tid).get("Cpus_allowed_list"))
         return Thread(
             tid=tid,
             start_ticks=stat.start_ticks,
-            affinity=self._list(self.status(pid, tid).get("Cpus_allowed_list")),
+            affinity=affinity,
             last_cpu=stat.last_cpu,
             cpu_ticks=stat.cpu_ticks,
         )
@@ -206,13 +254,19 @@ class ProcFs(Files):
             pinned_bytes=_kib(status.get("VmPin")),
         )
 
-    def numa_maps(self, pid: int) -> str:
+    def numa_maps(self, pid: int, between: Callable[[], None] | None = None) -> str:
         """Return /proc/PID/numa_maps; empty for zombies and kernel threads.
 
-        Costs a walk of its page tables under mmap_lock (``show_numa_map``, fs/proc/task_mmu.c).
+        Costs a walk of its page tables under mmap_lock (``show_numa_map``, fs/proc/task_mmu.c),
+        which is dropped after each piece of 4 KiB.
+
+        Args:
+            pid: of the process.
+            between: called between two pieces; what it raises ends the reading.
         """
         with self._counted():
-            return self._read(f"{pid}/numa_maps")
+            raw = self._read_bytes(f"{pid}/numa_maps", between=between)
+        return raw.decode("utf-8", "surrogateescape")
 
     def maps(self, pid: int) -> str:
         """Return /proc/PID/maps."""
@@ -240,6 +294,20 @@ class ProcFs(Files):
         paths = [found[c] for c in ("cpuset", "", "memory", "name=systemd") if c in found]
         return next((path for path in paths if path != "/"), paths[0] if paths else None)
 
+    def resctrl_group(self, pid: int) -> tuple[str, str] | None:
+        """Return its control and its monitoring group, the latter empty where it is in none.
+
+        That of its main thread; ``/`` is the root's name. None where resctrl is not mounted, or
+        this kernel does not tell (``proc_resctrl_show``, Linux 5.6, CONFIG_PROC_CPU_RESCTRL).
+        """
+        try:
+            lines = self._read(f"{pid}/cpu_resctrl_groups").split("\n")
+        except NumadError:
+            return None
+        names = {key: name for key, colon, name in (x.partition(":") for x in lines[:-1]) if colon}
+        res, mon = names.get("res"), names.get("mon")
+        return (res, mon) if res and mon is not None else None
+
     # The machine
 
     def uptime_s(self) -> float:
@@ -259,6 +327,28 @@ class ProcFs(Files):
             msg = f"{self.root / 'uptime'} holds no number: {text[:40]!r}"
             raise Malformed(msg) from None
 
+    def machine_stat(self) -> MachineStat:
+        """Return how busy each CPU was, and how many processes were made (/proc/stat)."""
+        with self._counted():
+            return parse_machine_stat(self._read("stat"))
+
+    def pressure(self) -> Pressure:
+        """Return who waited for CPUs and memory; None where this kernel has no PSI.
+
+        Where it is switched off (``psi=0``) the files are absent, or reading them answers
+        EOPNOTSUPP (``psi_proc_init`` and ``psi_show``, kernel/sched/psi.c).
+        """
+        shares: dict[str, dict[str, float]] = {}
+        for name in ("cpu", "memory"):
+            with contextlib.suppress(NumadError):
+                shares[name] = parse_pressure(self._read(f"pressure/{name}"))
+        memory = shares.get("memory", {})
+        return Pressure(
+            cpu_some=shares.get("cpu", {}).get("some"),
+            memory_some=memory.get("some"),
+            memory_full=memory.get("full"),
+        )
+
     def boot_id(self) -> str | None:
         """Return the id of this boot."""
         try:
@@ -273,7 +363,19 @@ class ProcFs(Files):
         except (NumadError, ValueError, IndexError):
             return None
 
-    # Reading
+    def swap(self) -> Swap:
+        """Return how much swap there is and how much of it is used.
+
+        Raises:
+            NumadError: meminfo cannot be read, or lacks either figure.
+        """
+        pairs = (line.partition(":") for line in self._read("meminfo").split("\n"))
+        figures = {key: _kib(value.strip()) for key, _, value in pairs}
+        total, free = figures.get("SwapTotal"), figures.get("SwapFree")
+        if total is None or free is None:
+            msg = f"{self.root / 'meminfo'} does not say how much swap there is"
+            raise Malformed(msg)
+        return Swap(total, total - free)
 
     def _no_procfs(self, why: object) -> NumadError:
         return NumadError(f"{self.root} cannot be used ({why}): is this a proc file system?")

@@ -27,9 +27,19 @@ class Stat:
     """Clock ticks since boot."""
     utime_ticks: int
     stime_ticks: int
+    num_threads: int
     last_cpu: int
     resident_bytes: int
     """RSS, without hugetlb."""
+
+    @property
+    def kernel_thread(self) -> bool:
+        """Whether it is one: it runs no program, and never will.
+
+        Helpers that an older kernel starts have the flag, too, for the moment until they exec
+        (begin_new_exec, fs/exec.c).
+        """
+        return bool(self.flags & PF_KTHREAD)
 
     @property
     def cpu_ticks(self) -> int:
@@ -57,6 +67,7 @@ def parse_stat(text: str) -> Stat:
             start_ticks=int(fields[19]),
             utime_ticks=int(fields[11]),
             stime_ticks=int(fields[12]),
+            num_threads=int(fields[17]),
             last_cpu=int(fields[36]),
             resident_bytes=int(fields[21]) * PAGE_BYTES,
         )

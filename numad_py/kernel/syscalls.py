@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import select
 from array import array
 from collections.abc import Iterable
 
-from numad_py.errors import NumadError
+from numad_py.errors import Malformed, NumadError, RightsError, Vanished
 
 UNWRITTEN = -(1 << 31)
 """Put into status entries before the call: the kernel leaves those it did not get to unwritten."""
@@ -48,6 +49,29 @@ class Syscalls:
         status = array("i", [UNWRITTEN]) * len(addresses)
         self._move_pages(pid, addresses, None, status, 0)
         return status
+
+    def nodes_of(self, pid: int, addresses: array[int]) -> array[int]:
+        """Return the same as ``move_pages_query``, with our errors in place of OSError.
+
+        Raises:
+            Vanished: the process ended, or has no memory any more (ESRCH; EINVAL for a zombie).
+            RightsError: CAP_SYS_PTRACE is missing.
+            Malformed: the call failed in another way.
+        """
+        try:
+            return self.move_pages_query(pid, addresses)
+        except OSError as error:
+            if error.errno in {errno.ESRCH, errno.EINVAL}:
+                msg = f"process {pid} is gone"
+                raise Vanished(msg) from None
+            if error.errno in {errno.EPERM, errno.EACCES}:
+                msg = (
+                    f"no right to ask for the pages of process {pid}: CAP_SYS_PTRACE is missing; "
+                    "run it as root, or ask the running daemon as a member of the group numad-py"
+                )
+                raise RightsError(msg) from None
+            msg = f"the pages of process {pid} cannot be asked for: {error}"
+            raise Malformed(msg) from None
 
     def move_pages(
         self, pid: int, addresses: array[int], targets: array[int]

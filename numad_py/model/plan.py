@@ -86,6 +86,8 @@ class Reason(str, Enum):
     """wait: somebody said pause."""
     UNREADABLE = "unreadable"
     """wait: its memory could not be read; the problem is in the text."""
+    MEASURING = "measuring"
+    """wait: a sample says that there is something to do; it is read in full before that."""
     MEMPOLICY = "mempolicy"
     """refuse: its user bound its memory."""
     NO_ROOM = "no-room"
@@ -122,6 +124,9 @@ class Decision:
     bind_cpus: frozenset[int] | None = None
     """CPUs to which each thread's mask is narrowed; None leaves affinity alone."""
     moves: tuple[MemoryMove, ...] = ()
+    sampled: bool = False
+    """Made from a sample, where a full reading would hold up the worker for too long: its areas
+    are to be walked in whole, and not read in full either."""
 
     @property
     def move_bytes(self) -> int:
@@ -135,6 +140,11 @@ class Plan:
 
     cycle: int
     decisions: tuple[Decision, ...]
+
+    @property
+    def to_measure(self) -> frozenset[WorkerId]:
+        """Workers on which a decision hangs that a sample is not enough for."""
+        return frozenset(d.worker for d in self.decisions if d.reason is Reason.MEASURING)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -75,6 +75,17 @@ class SegmentPart:
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """A later, cheaper look that found the figures unchanged, as far as it could see."""
+
+    source: Source
+    at_s: float
+    """Time since boot."""
+    error_share: float
+    """A change of a node's share by less than this would not have shown."""
+
+
+@dataclass(frozen=True)
 class Residency:
     """Where a worker's resident pages lie."""
 
@@ -93,6 +104,16 @@ class Residency:
     """Of a sample: resident pages that were drawn, in effect; None where all were counted."""
     segments: tuple[SegmentPart, ...] = ()
     """Files and shared segments that it maps, the larger ones, by id."""
+    mobility_known: bool = True
+    """False where all of it counts as movable because nobody has looked at its areas yet."""
+    no_full_reading: str | None = None
+    """Why its numa_maps is not read, though a decision hangs on it; None where it can be."""
+    confirmed: Confirmation | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether every page was counted."""
+        return self.source is Source.NUMA_MAPS
 
     def by_node(
         self, *, mobility: Mobility | None = None, kind: Kind | None = None
@@ -125,16 +146,30 @@ class Residency:
 
     @property
     def error_share(self) -> float:
-        """Half the width of the widest interval that holds for a node's share of its bytes.
+        """By so much at most a node's share of its bytes may be wrong, 95 times in 100.
 
-        0.0 where all pages were counted. A sample's holds 95 times in 100.
+        0.0 where all pages were counted. The farther end of the widest interval: near 0 and 1 it
+        is lopsided.
         """
         total = self.total_bytes()
-        if self.sampled_pages is None or not total:
+        if self.sampled_pages is None:
             return 0.0
-        shares = [size / total for size in self.by_node().values()]
-        bounds = (wilson(share, self.sampled_pages) for share in shares)
-        return max((high - low) / 2 for low, high in bounds)
+        shares = [size / total for size in self.by_node().values()] if total else [0.0]
+        bounds = ((share, *wilson(share, self.sampled_pages)) for share in shares)
+        return max(max(high - share, share - low) for share, low, high in bounds)
+
+
+def entries_of(
+    sizes: Mapping[tuple[int, Kind, Mobility, int], int],
+) -> tuple[ResidencyEntry, ...]:
+    """Return entries from bytes by node, kind, mobility and size of page, in order."""
+    return tuple(
+        ResidencyEntry(node, kind, mobility, size, page_bytes)
+        for (node, kind, mobility, page_bytes), size in sorted(
+            sizes.items(), key=lambda i: (i[0][0], i[0][1].value, i[0][2].value, i[0][3])
+        )
+        if size
+    )
 
 
 def wilson(share: float, drawn: float, z: float = INTERVAL_Z) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from numad_py.model.machine import Interference, NodeState, Pressure
@@ -182,3 +182,27 @@ class Snapshot:
     """Processes and threads that ended between two reads since the daemon started."""
     malformed: int = 0
     """Files or lines that did not follow their grammar since the daemon started."""
+
+    def resident_by_node(self) -> dict[int, int]:
+        """Return resident bytes of all workers by node, what several map counted once.
+
+        That is as far as their figures tell files and shared segments apart: what a worker's
+        ``Residency.segments`` does not name counts for each who has it resident.
+        """
+        once = {segment.id for segment in self.segments}
+        total: dict[int, int] = {}
+
+        def add(by_node: Iterable[tuple[int, int]], sign: int = 1) -> None:
+            for node, size in by_node:
+                total[node] = total.get(node, 0) + sign * size
+
+        for segment in self.segments:
+            add(segment.bytes_by_node.items())
+        for worker in self.workers:
+            if worker.residency is None:
+                continue
+            add(worker.residency.by_node().items())
+            for part in worker.residency.segments:
+                if part.id in once:
+                    add(part.bytes_by_node, -1)
+        return {node: max(0, size) for node, size in sorted(total.items())}

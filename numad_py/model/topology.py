@@ -10,6 +10,20 @@ LOCAL_DISTANCE = 10
 
 
 @dataclass(frozen=True)
+class Performance:
+    """Rated figures of a node's memory, for the initiators nearest to it.
+
+    From nodeN/access0/initiators (Documentation/admin-guide/mm/numaperf.rst); each None where the
+    firmware's HMAT leaves it out.
+    """
+
+    read_bandwidth_mib_s: int | None = None
+    write_bandwidth_mib_s: int | None = None
+    read_latency_ns: int | None = None
+    write_latency_ns: int | None = None
+
+
+@dataclass(frozen=True)
 class Node:
     """One online NUMA node. ``id`` is the kernel's id; ids may have holes."""
 
@@ -20,6 +34,10 @@ class Node:
     """MemTotal of the node; 0 for a memoryless node."""
     distances: Mapping[int, int]
     """Distance to each online node by id, this one included."""
+    memory_tier: int | None = None
+    """Lower is faster (mm/memory-tiers.c, Linux 6.1); None where the kernel does not rank it."""
+    performance: Performance | None = None
+    """None where the firmware says nothing of it."""
 
     @property
     def has_cpu(self) -> bool:

@@ -1,50 +1,46 @@
 """Which processes are workers.
 
-A process is judged when it is first seen, again for a while after that (a launcher execs into the
-server), and slowly in any case. Between two judgements nothing of it is read, save that a worker's
-identity is checked in each cycle.
+No process can be new while the kernel has counted no fork, so that /proc is not even listed then. A
+process is judged when its folder in /proc is new, and looked at again since exec keeps the folder
+and the identity: at the next look, and then whenever its age has about doubled. Most of that is to
+see that it still is the same program. Of a worker its stat is read in every look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import container_of, unit_of
+from numad_py.kernel.clock import thread_cpu_s
 from numad_py.kernel.procfs import ProcessInfo, ProcFs
 from numad_py.model.snapshot import PassedOver, WorkerId
+from numad_py.observe.judged import Found, Judged, Register
 from numad_py.policy.match import Match, Subject, match
 from numad_py.policy.schema import Policy
 
-YOUNG_S = 30.0
-"""So long after its start a process is judged in every cycle: exec keeps pid and start time."""
-MOST_NAMED = 20
-"""Of so many that are no workers it is said by name why."""
+__all__ = ["Census", "Discovery", "Found"]
+
+SLOW_S = 120.0
+"""So often an old process that is no worker is looked at again; a younger one after its own age."""
 REJUDGE_S = 30.0
-"""So often an older process that is no worker is judged again."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A process that a rule matches."""
-
-    id: WorkerId
-    label: str
-    rule: str
-    comm: str
-    user: str | None
-    cgroup: str | None
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """What was last thought of a pid."""
-
-    at_s: float
-    start_s: float
-    found: Found | None
-    passed_over: PassedOver | None = None
+"""So often a worker is judged again, though neither its start time nor its name has changed."""
+RELIST_S = 30.0
+"""So often /proc is listed without a fork, so that what has ended is forgotten."""
+LONGEST_LOOK_S = 0.1
+"""CPU time that judging may take in one look; a tenth of one CPU at the shortest interval."""
+SECOND_LOOKS_S = 0.02
+"""Of it for processes that were judged before, so that newcomers never keep an exec unseen."""
+EARLIEST = 0.75
+"""Share of a pause that is kept in any case; the rest is drawn, so that pauses drift apart."""
+MOST_MATCHES = 4096
+"""So many answers of the rules are kept; forks of one program need no more than one."""
+MOST_CGROUPS = 1024
+"""Of so many cgroups it is kept which unit and container they belong to."""
+_GOLDEN = 0.6180339887498949
+"""Multiples of it, less their whole part, lie evenly however many there are."""
 
 
 @dataclass(frozen=True)
@@ -56,116 +52,232 @@ class Census:
     unmatched: int
     passed_over: tuple[PassedOver, ...]
     """Those of MOST_NAMED that would be worth moving, largest first."""
+    named: Mapping[str, int]
+    """The lowest pid by command name, of the names that were to be noticed."""
+    deferred: int
+    """Processes that are not judged yet, since the look's time was spent."""
 
 
 class Discovery:
-    """Remembers what was judged, and hands out labels that last as long as the worker."""
+    """Remembers what was judged, and hands out labels that last as long as the worker.
 
-    def __init__(self, procfs: ProcFs, policy: Policy) -> None:
-        """Start with nothing known."""
+    A program that a process becomes by exec at age A is seen by age A + min(A, SLOW_S) and one
+    look; one that it becomes before it is looked at for the second time, in that look. A change of
+    user, cgroup or command name alone takes two such pauses.
+    """
+
+    def __init__(self, procfs: ProcFs, policy: Policy, named: frozenset[str] = frozenset()) -> None:
+        """Start with nothing known; processes with a command name in ``named`` are noticed."""
         self._procfs = procfs
         self._policy = policy
-        self._judged: dict[int, _Judged] = {}
+        self._known = Register(named)
+        self._waiting: dict[int, None] = {}
+        self._inodes: dict[int, int] = {}
+        self._forks: int | None = None
+        self._listed_at_s = float("-inf")
+        self._judge_all = True
+        self._matches: dict[int, Match] = {}
+        self._drawn = 0.0
 
     def use(self, policy: Policy) -> None:
         """Judge everything again by another policy; labels of workers that stay are kept."""
         self._policy = policy
-        self._judged = {
-            pid: _Judged(at_s=float("-inf"), start_s=j.start_s, found=j.found)
-            for pid, j in self._judged.items()
-        }
+        self._matches.clear()
+        self._judge_all = True
+        self._waiting = dict.fromkeys(sorted(self._waiting.keys() | self._known.agenda.pids))
 
-    def look(self, now_s: float, between: Callable[[], None] = lambda: None) -> Census:
+    def look(
+        self, now_s: float, forks: int | None = None, between: Callable[[], None] = lambda: None
+    ) -> Census:
         """Return who is a worker and who is not.
 
         Args:
             now_s: time since boot.
+            forks: made since boot (``processes`` of /proc/stat), read before this call; None where
+                that is not known: then /proc is listed each time. A process can be found before it
+                is counted (copy_process, kernel/fork.c), never the other way round.
             between: called before each process; what it raises ends the look.
+
+        Raises:
+            NumadError: /proc cannot be listed.
         """
-        pids = sorted(self._procfs.entries())
-        present = set(pids)
-        for pid in [p for p in self._judged if p not in present]:
-            del self._judged[pid]
-        for pid in pids:
-            between()
-            if self._due(pid, now_s):
-                self._judge(pid, now_s)
-        found = [j.found for j in self._judged.values() if j.found is not None]
-        passed = [j.passed_over for j in self._judged.values() if j.passed_over is not None]
-        passed.sort(key=lambda p: (-p.resident_bytes, p.pid))
+        if forks is None or forks != self._forks or now_s - self._listed_at_s >= RELIST_S:
+            self._list(now_s, forks)
+        self._known.label()  # where the last look was broken off
+        self._read_workers(now_s, between)
+        self._judge_waiting(now_s, between)
+        self._known.label()
         return Census(
-            workers=tuple(sorted(found, key=_by_label)),
-            unmatched=len(self._judged) - len(found),
-            passed_over=tuple(passed[:MOST_NAMED]),
+            workers=self._workers(),
+            unmatched=len(self._known) - len(self._known.workers()),
+            passed_over=self._known.largest_passed_over(),
+            named=self._known.named(),
+            deferred=len(self._waiting),
         )
 
-    def _due(self, pid: int, now_s: float) -> bool:
-        judged = self._judged.get(pid)
-        if judged is None:
-            return True
-        if judged.found is None:
-            young = now_s - judged.start_s < YOUNG_S
-            return young or now_s - judged.at_s >= REJUDGE_S
-        if judged.at_s == float("-inf"):
-            return True
+    def _workers(self) -> tuple[Found, ...]:
+        verdicts = (self._known.get(pid) for pid in self._known.workers())
+        return tuple(v.found for v in verdicts if v and v.found)
+
+    def _list(self, now_s: float, forks: int | None) -> None:
+        """Forget who has ended, and let newcomers wait behind those that wait already."""
+        inodes = self._procfs.entries()
+        for pid in self._known.ended(inodes):
+            self._known.forget(pid)
+        for pid in self._waiting.keys() - inodes.keys():
+            del self._waiting[pid]
+        before = self._inodes.get
+        for pid in sorted(pid for pid, inode in inodes.items() if before(pid) != inode):
+            self._waiting.pop(pid, None)
+            self._waiting[pid] = None
+        self._inodes, self._forks, self._listed_at_s = inodes, forks, now_s
+
+    def _read_workers(self, now_s: float, between: Callable[[], None]) -> None:
+        """Read each worker's stat, whatever it costs; judge at once who is another than before."""
+        for pid in self._known.workers():
+            judged = self._known.get(pid)
+            if judged is None or judged.found is None:
+                continue
+            between()
+            try:
+                stat = self._procfs.stat(pid)
+            except Vanished:
+                self._known.forget(pid)
+                continue
+            except (Malformed, RightsError):
+                self._judge(pid, now_s)
+                continue
+            if stat.start_ticks != judged.start_ticks or stat.comm != judged.comm:
+                self._judge(pid, now_s)
+            else:
+                judged.found = replace(judged.found, stat=stat)
+
+    def _judge_waiting(self, now_s: float, between: Callable[[], None]) -> None:
+        """Judge newcomers by order of arrival, then who is due, while there is time.
+
+        All of them in the first look, and in the first by another policy.
+        """
+        began_s = thread_cpu_s()
+        newcomers_s = float("inf") if self._judge_all else LONGEST_LOOK_S - SECOND_LOOKS_S
+        while self._waiting and thread_cpu_s() - began_s < newcomers_s:
+            between()
+            pid = next(iter(self._waiting))
+            self._judge(pid, now_s)
+            self._waiting.pop(pid, None)
+        self._judge_all = False
+        while thread_cpu_s() - began_s < LONGEST_LOOK_S:
+            due = self._known.agenda.first_due(now_s)
+            if due is None:
+                return
+            between()
+            self._look_again(due, now_s)
+
+    def _look_again(self, pid: int, now_s: float) -> None:
+        """Judge a process again: a worker always, another if its program changed.
+
+        Every other time in full even so: user and cgroup may change without an exec.
+        """
+        judged = self._known.get(pid)
+        if judged is None or judged.found or judged.program is None or not judged.in_full:
+            self._judge(pid, now_s)
+            return
         try:
-            stat = self._procfs.stat(pid)
-        except (Vanished, Malformed, RightsError):
-            return True
-        changed = stat.start_ticks != judged.found.id.start_ticks or stat.comm != judged.found.comm
-        return changed or now_s - judged.at_s >= REJUDGE_S
+            program = hash(self._procfs.program(pid))
+        except Vanished:
+            self._known.forget(pid)
+            return
+        except (Malformed, RightsError):
+            program = None
+        if program != judged.program:
+            self._judge(pid, now_s)
+            return
+        judged.in_full = False
+        self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, SLOW_S))
 
     def _judge(self, pid: int, now_s: float) -> None:
-        before = self._judged.pop(pid, None)
+        """Read all that rules match on, and take down what they say."""
+        before = self._known.get(pid)
+        info: ProcessInfo | None = None
         try:
             info = self._procfs.process(pid)
         except Vanished:
+            self._known.forget(pid)
             return
         except (Malformed, RightsError):
-            info = None
-        if info is None:
-            self._judged[pid] = _Judged(at_s=now_s, start_s=now_s, found=None)
-            return
-        start_s = info.start_ticks / self._procfs.clock_ticks
-        matched = Match(None) if info.kernel_thread else match(self._policy, _subject(info))
-        rule, found, passed_over = matched.rule, None, None
-        if rule is None and info.resident_bytes >= self._policy.placement.min_remote_bytes:
-            passed_over = PassedOver(pid, info.comm, info.resident_bytes, matched.why_not)
-        if rule is not None:
-            worker_id = WorkerId(pid, info.start_ticks)
-            kept = before.found if before is not None else None
-            same = kept is not None and kept.id == worker_id and kept.rule == rule.name
-            found = Found(
-                id=worker_id,
-                label=kept.label if same and kept is not None else self._next_label(rule.name),
-                rule=rule.name,
-                comm=info.comm,
+            unread = before is not None and before.start_ticks is None
+            judged = Judged(None, before.since_s if before and unread else now_s)
+        else:
+            judged = self._verdict(info)
+        self._known.put(pid, judged)
+        if info and info.stat.kernel_thread:
+            self._known.agenda.drop(pid)
+        elif not self._judge_all and (not before or before.start_ticks != judged.start_ticks):
+            self._known.agenda.put(pid, now_s)
+        else:
+            longest_s = REJUDGE_S if judged.found else SLOW_S
+            self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, longest_s))
+
+    def _verdict(self, info: ProcessInfo) -> Judged:
+        stat = info.stat
+        judged = Judged(
+            stat.start_ticks,
+            stat.start_ticks / self._procfs.clock_ticks,
+            comm=stat.comm,
+            program=hash(info.program),
+        )
+        matched = Match(None) if stat.kernel_thread else self._match(_subject(info))
+        if matched.rule is not None:
+            judged.found = Found(
+                id=WorkerId(info.pid, stat.start_ticks),
+                label="",
+                rule=matched.rule.name,
+                comm=stat.comm,
                 user=info.user or str(info.uid),
                 cgroup=info.cgroup,
+                stat=stat,
             )
-        self._judged[pid] = _Judged(now_s, start_s, found, passed_over)
+        elif stat.resident_bytes >= self._policy.placement.min_remote_bytes:
+            judged.passed_over = PassedOver(
+                info.pid, stat.comm, stat.resident_bytes, matched.why_not
+            )
+        return judged
 
-    def _next_label(self, rule: str) -> str:
-        taken = {j.found.label for j in self._judged.values() if j.found is not None}
-        ordinal = 0
-        while f"{rule}/{ordinal}" in taken:
-            ordinal += 1
-        return f"{rule}/{ordinal}"
+    def _match(self, subject: Subject) -> Match:
+        """Ask the rules, unless they were asked the same already."""
+        key = hash(subject)
+        matched = self._matches.get(key)
+        if matched is None:
+            if len(self._matches) >= MOST_MATCHES:
+                self._matches.clear()
+            matched = self._matches[key] = match(self._policy, subject)
+        return matched
+
+    def _pause_s(self, age_s: float, longest_s: float) -> float:
+        """Return for how long a process of this age is left alone, at most for its age again.
+
+        Those that are judged together are drawn apart: after the first look over the whole pause,
+        later over what is not kept in any case.
+        """
+        kept = 0.0 if self._judge_all else EARLIEST
+        self._drawn = (self._drawn + _GOLDEN) % 1.0
+        return max(0.0, min(age_s, longest_s)) * (1.0 - (1.0 - kept) * self._drawn)
 
 
-def _by_label(found: Found) -> tuple[str, int]:
-    rule, _, ordinal = found.label.rpartition("/")
-    return rule, int(ordinal)
+@functools.lru_cache(MOST_CGROUPS)
+def _parted(cgroup: str | None) -> tuple[str | None, str | None]:
+    """Return unit and container, which the processes of a cgroup share."""
+    return (unit_of(cgroup), container_of(cgroup)) if cgroup else (None, None)
 
 
 def _subject(info: ProcessInfo) -> Subject:
+    unit, container = _parted(info.cgroup)
     return Subject(
-        comm=info.comm,
-        exe=info.exe or "",
-        cmdline=info.cmdline,
+        comm=info.stat.comm,
+        exe=info.program.exe or "",
+        cmdline=info.program.cmdline,
         user=info.user or "",
         uid=info.uid,
-        unit=unit_of(info.cgroup) if info.cgroup else None,
+        unit=unit,
         cgroup=info.cgroup,
-        container=container_of(info.cgroup) if info.cgroup else None,
+        container=container,
     )

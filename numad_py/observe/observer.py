@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.resctrl import ResctrlFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.residency import Residency
-from numad_py.model.snapshot import FirstMasks, MemoryStatus, Snapshot, Thread, Worker, WorkerId
+from numad_py.model.snapshot import (
+    FirstMasks,
+    MemoryStatus,
+    Snapshot,
+    Thread,
+    Worker,
+    WorkerId,
+)
 from numad_py.model.topology import Topology
+from numad_py.observe.bandwidth import BandwidthMeter
 from numad_py.observe.discovery import Discovery, Found
-from numad_py.observe.rates import Ticks, demand_cpus, run_share, spent, ticks_of
+from numad_py.observe.interference import NAMED
+from numad_py.observe.machine import Machine
+from numad_py.observe.readings import NodesOf, Readings, Subject
 from numad_py.observe.scan import Reading, Scanner
+from numad_py.observe.segments import merge
+from numad_py.observe.threads import Threads, ThreadsSeen
 from numad_py.policy.schema import Policy
+
+SLOW_S = 10.0
+"""So old may become what seldom changes of a worker: its memory's limits, its cpuset."""
+GREW_BYTES = 1 << 20
+"""A change of RSS by so much is worth reading the worker's status for."""
 
 DeviceNames = Callable[[Iterable[str]], Mapping[str, str]]
 """Vendor and model in words by PCI address, as far as they are known."""
@@ -31,8 +49,29 @@ def no_names(_addresses: Iterable[str]) -> Mapping[str, str]:
     return {}
 
 
+@dataclass(frozen=True)
+class _Slow:
+    """What seldom changes of a worker."""
+
+    at_s: float
+    stat_bytes: int
+    """RSS as stat had it."""
+    memory: MemoryStatus
+    cpuset_cpus: frozenset[int] | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A worker before its memory is looked at."""
+
+    found: Found
+    threads: ThreadsSeen
+    slow: _Slow
+    problem: str | None
+
+
 class Observer:
-    """Looks again and again; remembers just what rates and labels need."""
+    """Looks again and again; remembers just what rates, labels and ages need."""
 
     def __init__(
         self,
@@ -42,6 +81,7 @@ class Observer:
         policy: Policy,
         first_masks: FirstMasks = none_narrowed,
         *,
+        nodes_of: NodesOf | None = None,
         device_names: DeviceNames = no_names,
     ) -> None:
         """Look at these roots.
@@ -49,9 +89,10 @@ class Observer:
         Args:
             procfs: the machine's processes.
             sysfs: its nodes and devices.
-            cgroupfs: its cpusets.
+            cgroupfs: its cpusets and memory controller.
             policy: which processes are workers, and what looking may cost.
             first_masks: tells our masks from the user's pins.
+            nodes_of: asks the kernel where pages are; None where these are another machine's files.
             device_names: names PCI devices, which only the machine itself can.
         """
         self._procfs = procfs
@@ -59,10 +100,13 @@ class Observer:
         self._cgroupfs = cgroupfs
         self._first_masks = first_masks
         self._device_names = device_names
-        self._discovery = Discovery(procfs, policy)
-        self.scanner = Scanner(procfs, policy.scan)
+        self._discovery = Discovery(procfs, policy, NAMED)
+        self._machine = Machine(procfs, sysfs)
+        self._threads = Threads(procfs)
+        self._bandwidth = BandwidthMeter(procfs, ResctrlFs(f"{sysfs.root}/fs/resctrl"))
+        self.scanner = Scanner(Readings(procfs, cgroupfs, nodes_of), policy.scan)
         self._topology: Topology | None = None
-        self._before: dict[WorkerId, tuple[float, Ticks]] = {}
+        self._slow: dict[WorkerId, _Slow] = {}
         self._cycle = 0
 
     def use(self, policy: Policy) -> None:
@@ -75,66 +119,111 @@ class Observer:
         known, self._topology = self._topology, None
         return known is not None
 
-    def accept(self, worker: WorkerId, residency: Residency) -> None:
-        """Take over a measurement made after a move."""
+    def masks_changed(self) -> None:
+        """Read every affinity mask anew at the next look: numad-py has changed some."""
+        self._threads.masks_changed()
+
+    def accept(self, worker: WorkerId, residency: Residency | None) -> None:
+        """Take over a measurement made after a move; None: there is none, so look anew."""
         self.scanner.accept(worker, residency)
 
-    def observe(self, between_workers: Callable[[], None] = lambda: None) -> Snapshot:
+    def observe(self, between: Callable[[], None] = lambda: None) -> Snapshot:
         """Return what the machine looks like now.
 
-        ``between_workers`` is called before each of them; what it raises ends the look.
+        ``between`` is called before each process and reading; what it raises ends the look.
 
         A worker that ends while it is read is left out; one that cannot be read stays, with its
         ``problem``.
         """
         self._cycle += 1
         now_s = self._procfs.uptime_s()
-        if self._topology is None:
-            self._topology = self._read_topology()
-        census = self._discovery.look(now_s, between_workers)
-        self.scanner.begin()
-        workers = []
+        topology = self._current_topology()
+        machine = self._machine.look(now_s, topology)
+        census = self._discovery.look(now_s, machine.forks, between)
+        seen = []
         for found in census.workers:
-            between_workers()
-            if (worker := self._worker(found, self._topology, now_s)) is not None:
-                workers.append(worker)
-        alive = frozenset(w.id for w in workers)
-        self._before = {k: v for k, v in self._before.items() if k in alive}
-        self.scanner.forget_except(alive)
+            between()
+            if (worker := self._see(found, topology, now_s)) is not None:
+                seen.append(worker)
+        readings = self.scanner.look(
+            (_subject(s) for s in seen if s.problem is None), now_s, between
+        )
+        workers = tuple(self._worker(s, readings.get(s.found.id), now_s) for s in seen)
+        self._forget_except(frozenset(w.id for w in workers))
         return Snapshot(
             cycle=self._cycle,
             at_s=now_s,
-            topology=self._topology,
-            node_states=self._sysfs.node_states(),
-            workers=tuple(workers),
+            topology=topology,
+            node_states=machine.node_states,
+            workers=workers,
+            segments=merge(workers),
+            pressure=machine.pressure,
+            interferences=self._machine.interferences(now_s, census.named),
             unmatched=census.unmatched,
             passed_over=census.passed_over,
             vanished=self._procfs.vanished,
             malformed=self._procfs.malformed,
         )
 
-    def _read_topology(self) -> Topology:
-        topology = self._sysfs.topology()
-        names = self._device_names([device.address for device in topology.devices])
-        devices = [replace(d, name=names.get(d.address)) for d in topology.devices]
-        return replace(topology, devices=tuple(devices))
+    def look_closer(
+        self,
+        snapshot: Snapshot,
+        wanted: frozenset[WorkerId],
+        between: Callable[[], None] = lambda: None,
+    ) -> Snapshot:
+        """Return the snapshot with these workers' memory read in full, as far as that may be.
 
-    def _worker(self, found: Found, topology: Topology, now_s: float) -> Worker | None:
-        pid = found.id.pid
-        threads: tuple[Thread, ...] = ()
-        memory = MemoryStatus()
+        A decision hangs on them that a sample is not enough for.
+        """
+        workers = []
+        for worker in snapshot.workers:
+            reading = None
+            if worker.id in wanted:
+                between()
+                subject = Subject(worker.id, worker.memory, worker.cgroup)
+                reading = self.scanner.closer(subject, snapshot.at_s, between)
+            if reading is not None:
+                worker = replace(worker, residency=reading.residency, problem=reading.problem)  # noqa: PLW2901
+            workers.append(worker)
+        return replace(snapshot, workers=tuple(workers), segments=merge(workers))
+
+    def _current_topology(self) -> Topology:
+        """Return the topology, read anew where nodes came or went: an event may have been lost."""
+        known = self._topology
+        if known is None or known.node_ids != self._sysfs.online():
+            known = self._sysfs.topology()
+            names = self._device_names([device.address for device in known.devices])
+            devices = [replace(d, name=names.get(d.address)) for d in known.devices]
+            known = replace(known, devices=tuple(devices))
+            self._topology = known
+        return known
+
+    def _see(self, found: Found, topology: Topology, now_s: float) -> _Seen | None:
+        threads, problem = ThreadsSeen(()), None
+        slow = _Slow(now_s, found.stat.resident_bytes, MemoryStatus(), None)
         try:
-            threads = self._procfs.threads(pid)
-            memory = self._procfs.memory(pid)
-            reading = self.scanner.reading(found.id, now_s, memory.resident_bytes)
+            slow = self._slowly(found, now_s)
+            threads = self._threads.look(found.id, found.stat, now_s, topology)
         except Vanished:
             return None
         except (Malformed, RightsError) as error:
-            reading = Reading(None, str(error), now_s)
-        age_s = now_s - found.id.start_ticks / self._procfs.clock_ticks
-        since_s, before = self._before.get(found.id, (now_s - age_s, {}))
-        ticks = spent(before, threads)
-        self._before[found.id] = (now_s, ticks_of(threads))
+            problem = str(error)
+        return _Seen(found, threads, slow, problem)
+
+    def _slowly(self, found: Found, now_s: float) -> _Slow:
+        known, size = self._slow.get(found.id), found.stat.resident_bytes
+        if (
+            known is None
+            or now_s - known.at_s >= SLOW_S
+            or abs(size - known.stat_bytes) >= GREW_BYTES
+        ):
+            cpus = self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None
+            known = _Slow(now_s, size, self._procfs.memory(found.id.pid), cpus)
+            self._slow[found.id] = known
+        return known
+
+    def _worker(self, seen: _Seen, reading: Reading | None, now_s: float) -> Worker:
+        found, threads = seen.found, seen.threads
         return Worker(
             id=found.id,
             label=found.label,
@@ -142,13 +231,25 @@ class Observer:
             comm=found.comm,
             user=found.user,
             cgroup=found.cgroup,
-            threads=threads,
-            cpuset_cpus=self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None,
-            memory=memory,
-            residency=reading.residency,
-            run_share=run_share(ticks, threads, topology),
-            demand_cpus=demand_cpus(ticks, now_s - since_s, self._procfs.clock_ticks),
-            age_s=age_s,
-            problem=reading.problem,
-            first_masks=self._first_masks(found.id, threads),
+            threads=threads.threads,
+            cpuset_cpus=seen.slow.cpuset_cpus,
+            memory=seen.slow.memory,
+            residency=reading.residency if reading is not None else None,
+            run_share=threads.run_share,
+            demand_cpus=threads.demand_cpus,
+            age_s=now_s - found.id.start_ticks / self._procfs.clock_ticks,
+            problem=seen.problem or (reading.problem if reading is not None else None),
+            first_masks=self._first_masks(found.id, threads.threads),
+            bandwidth=self._bandwidth.look(found.id, threads.threads, now_s),
+            thp_bytes=reading.thp_bytes if reading is not None else None,
         )
+
+    def _forget_except(self, alive: frozenset[WorkerId]) -> None:
+        self._slow = {k: v for k, v in self._slow.items() if k in alive}
+        self._threads.forget_except(alive)
+        self._bandwidth.forget_except(alive)
+        self.scanner.forget_except(alive)
+
+
+def _subject(seen: _Seen) -> Subject:
+    return Subject(seen.found.id, seen.slow.memory, seen.found.cgroup)

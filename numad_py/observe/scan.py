@@ -1,25 +1,46 @@
-"""When a worker's numa_maps is read: it costs what the worker is big, and holds its mmap_lock."""
+"""Whose memory is looked at when, and how closely.
+
+========================  ======================================================================
+what is due               is read how
+========================  ======================================================================
+nothing: young, same size  not at all
+old, but its own cgroup    not at all: the figures are confirmed by memory.numa_stat
+is charged the same
+small, or huge pages:      numa_maps: no dearer than a sample
+anything else              a sample; where it agrees with an earlier full reading, that one stands
+no right to sample         memory.numa_stat, where the cgroup is the worker's own
+sample not to be trusted   numa_maps, as far as ``[scan] longest_hold`` allows
+a decision hangs on it     the same
+========================  ======================================================================
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from numad_py.errors import Malformed, RightsError, Vanished
-from numad_py.kernel import numa_maps
-from numad_py.kernel.clock import thread_cpu_s
-from numad_py.kernel.procfs import ProcFs
-from numad_py.model.residency import Residency
+from numad_py.model.residency import Confirmation, Kind, Residency, Source
 from numad_py.model.snapshot import WorkerId
+from numad_py.observe.budget import Budget
+from numad_py.observe.readings import Looked, Readings, Subject, by_cgroup, thp_bytes
 from numad_py.policy.schema import ScanPolicy
 
-BURST_S = 1.0
-"""CPU time that may be saved up for reading: a quiet hour must not pay for a busy minute."""
-LONGEST_LOOK_S = 2.0
-"""CPU time after which a look reads no more, not even workers of which nothing is known."""
 CHANGED_SHARE = 0.05
 """A reading no longer stands when the worker has grown or shrunk by this share of its size,"""
 CHANGED_BYTES = 8 << 20
 """and by at least so much."""
+CHEAP_S = 0.001
+"""numa_maps is read rather than a sample where it is expected to take no longer than this."""
+FULL_S_PER_BYTE = 0.010 / (1 << 30)
+"""CPU time of reading numa_maps before one has been measured here: 10 ms a GiB of small pages."""
+CHARGE_SHARE = 0.01
+"""Charges of a cgroup are the same while none of its nodes changed by more of the whole."""
+CONFIRMED_TIMES = 4
+"""So many intervals may pass on the word of the cgroup alone."""
+CGROUP_SHARE = 0.05
+"""So far beyond a sample's error may it lie from the cgroup's charges; more is disagreement."""
+SAME_SHARE = 0.005
+"""A sample agrees with a full reading within its error, and within so much in any case."""
 
 
 @dataclass(frozen=True)
@@ -30,123 +51,251 @@ class Reading:
     problem: str | None
     tried_at_s: float
     resident_bytes: int | None = None
-    """Its size in whole (VmRSS) when it was read."""
+    """Its size in whole when it was read."""
+    charged: Mapping[int, int] | None = None
+    """Bytes by node that its own cgroup was charged for when it was read."""
+    thp_bytes: int | None = None
 
 
 class Scanner:
-    """Reads numa_maps when the worker has changed, and slowly in any case, within ``[scan]``.
+    """Keeps figures of each worker's memory within ``[scan]``, biggest expected gain first."""
 
-    The share of a CPU that the policy grants is saved up, to BURST_S at most, and spent by reading.
-    What is overspent is waited for, except by a worker of which nothing is known yet; those that
-    wait take their turn.
-    """
-
-    def __init__(self, procfs: ProcFs, policy: ScanPolicy) -> None:
+    def __init__(self, readings: Readings, policy: ScanPolicy) -> None:
         """Start with nothing read."""
-        self._procfs = procfs
+        self._readings = readings
         self._policy = policy
-        self._readings: dict[WorkerId, Reading] = {}
-        self._waiting: dict[WorkerId, None] = {}
-        """Workers due for a reading, longest waiting first."""
-        self._spent_s = 0.0
-        """CPU time spent in this look."""
-        self._credit_s = BURST_S
-        self._credited_at_s: float | None = None
-        self.scans = 0
-        self.scan_s = 0.0
+        self._known: dict[WorkerId, Reading] = {}
+        self._s_per_byte: dict[WorkerId, float] = {}
+        """What reading a worker in full took, by its size."""
+        self._budget = Budget(policy.cpu_share)
+        self.counts: dict[Source, int] = dict.fromkeys(Source, 0)
+        """Readings since the start, by how they were made."""
+        self.cpu_s: dict[Source, float] = dict.fromkeys(Source, 0.0)
+        """CPU time that they took."""
 
     def use(self, policy: ScanPolicy) -> None:
         """Keep to another budget from now on."""
         self._policy = policy
+        self._budget.cpu_share = policy.cpu_share
 
-    def begin(self) -> None:
-        """Begin a look at all workers."""
-        self._spent_s = 0.0
-
-    def accept(self, worker: WorkerId, residency: Residency) -> None:
-        """Take a measurement that somebody else has made, after a move."""
-        self._readings[worker] = Reading(residency, None, residency.read_at_s)
-        self._waiting.pop(worker, None)
+    def accept(self, worker: WorkerId, residency: Residency | None) -> None:
+        """Take a measurement that somebody else has made, after a move; None: there is none."""
+        if residency is None:
+            self._known.pop(worker, None)
+        else:
+            self._known[worker] = Reading(residency, None, residency.read_at_s)
 
     def forget_except(self, workers: frozenset[WorkerId]) -> None:
         """Drop what is known of workers that ended."""
-        self._readings = {k: v for k, v in self._readings.items() if k in workers}
-        self._waiting = {k: None for k in self._waiting if k in workers}
+        self._known = {k: v for k, v in self._known.items() if k in workers}
+        self._s_per_byte = {k: v for k, v in self._s_per_byte.items() if k in workers}
+        self._readings.forget_except(workers)
 
-    def reading(self, worker: WorkerId, now_s: float, resident_bytes: int | None) -> Reading:
-        """Return what is known of a worker's memory, read anew where that is due.
+    def look(
+        self, subjects: Iterable[Subject], now_s: float, between: Callable[[], None]
+    ) -> dict[WorkerId, Reading]:
+        """Return what is known of each worker's memory, read anew where that is due.
+
+        A worker of which nothing is known is read even beyond the budget, but for the bound on one
+        look; others wait their turn.
 
         Args:
-            worker: whose.
+            subjects: all workers.
             now_s: time since boot.
-            resident_bytes: its size in whole, which costs nothing to know; None: not known.
+            between: called before each reading; what it raises ends the look.
         """
-        self._save_up(now_s)
-        if self._spent_s >= LONGEST_LOOK_S and worker not in self._readings:
-            return Reading(None, "its memory is read in one of the next cycles", now_s)
-        known = self._readings.get(worker)
-        if (
-            known is None
-            or known.residency is None
-            or self._its_turn(worker, known, now_s, resident_bytes)
-        ):
-            known = self._read(worker, now_s, resident_bytes)
-        elif known.resident_bytes is None:
-            # A measurement made after a move: from now on changes count against this size.
-            known = replace(known, resident_bytes=resident_bytes)
-        self._readings[worker] = known
+        self._budget.begin(now_s)
+        subjects = list(subjects)
+        due = [subject for subject in subjects if not self._stands(subject, now_s)]
+        due.sort(key=lambda subject: self._gain(subject, now_s), reverse=True)
+        for subject in due:
+            known = self._known.get(subject.id)
+            unknown = known is None or known.residency is None
+            if self._budget.exhausted or not (unknown or self._budget.granted):
+                continue
+            between()
+            self._known[subject.id] = self._read(subject, now_s, between)
+        waits = Reading(None, "its memory is read in one of the next cycles", now_s)
+        return {subject.id: self._known.get(subject.id, waits) for subject in subjects}
+
+    def closer(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Reading | None:
+        """Read a worker in full because a decision hangs on it; None where it must wait its turn.
+
+        One that may not be read in full keeps its figures, and says why.
+        """
+        known = self._known.get(subject.id)
+        if known is None or known.residency is None:
+            return None
+        if self._barred(subject) is not None:
+            known = replace(
+                known, residency=replace(known.residency, no_full_reading=self._barred(subject))
+            )
+        elif self._budget.granted or not self._readings.knows_areas(subject.id):
+            known = self._reading(subject, now_s, self._full(subject, now_s, between))
+        else:
+            return None
+        self._known[subject.id] = known
         return known
 
-    def _save_up(self, now_s: float) -> None:
-        if self._credited_at_s is not None:
-            earned_s = (now_s - self._credited_at_s) * self._policy.cpu_share
-            self._credit_s = min(BURST_S, self._credit_s + earned_s)
-        self._credited_at_s = now_s
+    # When
 
-    def _its_turn(
-        self, worker: WorkerId, known: Reading, now_s: float, resident_bytes: int | None
-    ) -> bool:
-        """Say whether a worker is to be read anew now, and can be; else it waits in line."""
-        if self._stands(known, now_s, resident_bytes):
-            self._waiting.pop(worker, None)
+    def _stands(self, subject: Subject, now_s: float) -> bool:
+        """Say whether what is known of a worker still holds."""
+        known = self._known.get(subject.id)
+        if known is None or known.residency is None:
             return False
-        self._waiting.setdefault(worker)
-        if self._credit_s <= 0 or next(iter(self._waiting)) != worker:
+        size = subject.memory.resident_bytes
+        if known.resident_bytes is None:
+            # A measurement made after a move: from now on changes count against this size.
+            known = replace(known, resident_bytes=size)
+            self._known[subject.id] = known
+        if size is not None and known.resident_bytes is not None:
+            changed_bytes = abs(size - known.resident_bytes)
+            if changed_bytes >= max(CHANGED_BYTES, CHANGED_SHARE * known.resident_bytes):
+                return False
+        if now_s - _looked_at_s(known) < self._policy.interval_s:
+            return True
+        return self._confirmed_by_cgroup(subject, known, now_s)
+
+    def _confirmed_by_cgroup(self, subject: Subject, known: Reading, now_s: float) -> bool:
+        """Say whether its own cgroup is charged as it was when the worker was read."""
+        overdue_s = CONFIRMED_TIMES * self._policy.interval_s
+        if not known.charged or known.residency is None or now_s - known.tried_at_s > overdue_s:
             return False
-        del self._waiting[worker]
+        stat = self._readings.own_cgroup(subject)
+        charged = _charged(by_cgroup(stat, subject.memory, now_s)) if stat is not None else None
+        if not charged or _furthest(known.charged, charged) > CHARGE_SHARE:
+            return False
+        confirmed = Confirmation(Source.NUMA_STAT, now_s, CHARGE_SHARE)
+        residency = replace(known.residency, confirmed=confirmed)
+        self._known[subject.id] = replace(known, residency=residency)
+        self.counts[Source.NUMA_STAT] += 1
         return True
 
-    def _stands(self, known: Reading, now_s: float, resident_bytes: int | None) -> bool:
-        """Say whether a reading still holds."""
-        if now_s - known.tried_at_s >= self._policy.interval_s:
-            return False
-        if resident_bytes is None or known.resident_bytes is None:
-            return True
-        changed_bytes = abs(resident_bytes - known.resident_bytes)
-        return changed_bytes < max(CHANGED_BYTES, CHANGED_SHARE * known.resident_bytes)
+    def _gain(self, subject: Subject, now_s: float) -> tuple[bool, float]:
+        """Return what reading a worker promises for each second that it costs.
 
-    def _read(self, worker: WorkerId, now_s: float, resident_bytes: int | None) -> Reading:
-        """Read and parse numa_maps; a problem leaves no figures rather than old ones.
-
-        An empty text is a zombie, a process in exec, or one that has just begun: no memory is not
-        what it says (``show_numa_map`` prints nothing where there is no mm, fs/proc/task_mmu.c).
+        That is its bytes times the age of its figures. Unknown workers come before all others, the
+        largest first.
         """
-        began = thread_cpu_s()
-        try:
-            text = self._procfs.numa_maps(worker.pid)
-        except Vanished:
-            return Reading(None, "it ended while it was looked at", now_s)
-        except (RightsError, Malformed) as error:
-            return Reading(None, str(error), now_s)
-        if not text.strip():
-            return Reading(None, "its numa_maps is empty: it is starting, in exec or ending", now_s)
-        vmas, odd = numa_maps.parse(text)
-        cost_s = thread_cpu_s() - began
-        self.scans += 1
-        self.scan_s += cost_s
-        self._credit_s -= cost_s
-        self._spent_s += cost_s
-        if not vmas:
-            return Reading(None, f"no line of its numa_maps follows the grammar ({odd} odd)", now_s)
-        residency = numa_maps.residency(vmas, odd, read_at_s=now_s, cost_s=cost_s)
-        return Reading(residency, None, now_s, resident_bytes)
+        size = subject.memory.resident_bytes or 0
+        known = self._known.get(subject.id)
+        if known is None or known.residency is None:
+            return True, size
+        cost_s = CHEAP_S if self._readings.can_sample else CHEAP_S + self._full_s(subject)
+        return False, size * (now_s - _looked_at_s(known)) / cost_s
+
+    # How
+
+    def _read(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Reading:
+        before = self._known.get(subject.id)
+        if not self._readings.can_sample or self._full_s(subject) <= CHEAP_S:
+            return self._reading(subject, now_s, self._full(subject, now_s, between))
+        stat = self._readings.own_cgroup(subject)
+        charges = by_cgroup(stat, subject.memory, now_s) if stat is not None else None
+        looked = self._count(self._readings.sample(subject, now_s))
+        if looked.no_right and charges is not None:
+            looked = Looked(charges)
+        elif doubt := self._doubt(subject, looked, charges):
+            barred = self._barred(subject)
+            if barred is None:
+                looked = self._full(subject, now_s, between)
+            elif looked.doubt:
+                looked = Looked(None, f"{doubt}, and {barred}")
+        looked = Looked(_kept(before, looked.residency), looked.problem)
+        reading = self._reading(subject, now_s, looked)
+        return replace(
+            reading,
+            charged=_charged(charges),
+            thp_bytes=thp_bytes(stat) if stat is not None else None,
+        )
+
+    def _doubt(self, subject: Subject, looked: Looked, charges: Residency | None) -> str | None:
+        """Say why a sample is not enough, in words; None where it is."""
+        if looked.residency is None or looked.doubt:
+            return looked.doubt
+        if subject.memory.hugetlb_bytes and not self._readings.knows_areas(subject.id):
+            return "its huge pages cannot be told from its maps"
+        if charges is not None:
+            apart = _furthest(_anon(looked.residency), _anon(charges))
+            if apart > CGROUP_SHARE + looked.residency.error_share:
+                return f"sample and cgroup differ by {100 * apart:.0f} points"
+        return None
+
+    def _full(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Looked:
+        looked = self._count(self._readings.full(subject, now_s, between))
+        residency = looked.residency
+        if residency is not None and (size := residency.total_bytes()):
+            self._s_per_byte[subject.id] = residency.cost_s / size
+        return looked
+
+    def _count(self, looked: Looked) -> Looked:
+        if looked.residency is not None:
+            source, cost_s = looked.residency.source, looked.residency.cost_s
+            self.counts[source] += 1
+            self.cpu_s[source] += cost_s
+            self._budget.spend(cost_s)
+        return looked
+
+    @staticmethod
+    def _reading(subject: Subject, now_s: float, looked: Looked) -> Reading:
+        return Reading(looked.residency, looked.problem, now_s, subject.memory.resident_bytes)
+
+    def _full_s(self, subject: Subject) -> float:
+        """Return how long reading a worker's numa_maps is expected to take."""
+        size = subject.memory.resident_bytes
+        if size is None:
+            return 0.0
+        measured = self._s_per_byte.get(subject.id)
+        if measured is None:
+            measured = max(self._s_per_byte.values(), default=FULL_S_PER_BYTE)
+        return size * measured
+
+    def _barred(self, subject: Subject) -> str | None:
+        """Say why a worker may not be read in full; None where it may."""
+        expected_s, longest_s = self._full_s(subject), self._policy.longest_hold_s
+        if expected_s <= longest_s:
+            return None
+        return (
+            f"reading it in full would keep it from mapping memory for some {expected_s:.1f} s; "
+            f"[scan] longest_hold is {longest_s:g} s"
+        )
+
+
+def _looked_at_s(known: Reading) -> float:
+    residency = known.residency
+    if residency is None or residency.confirmed is None:
+        return known.tried_at_s
+    return max(known.tried_at_s, residency.confirmed.at_s)
+
+
+def _kept(before: Reading | None, sampled: Residency | None) -> Residency | None:
+    """Return an earlier full reading where a sample finds it unchanged, else the sample."""
+    full = before.residency if before is not None else None
+    if full is None or sampled is None or not full.full or sampled.source is not Source.SAMPLE:
+        return sampled
+    error = max(SAME_SHARE, sampled.error_share)
+    if abs(sampled.total_bytes() - full.total_bytes()) > CHANGED_SHARE * full.total_bytes():
+        return sampled
+    if _furthest(full.by_node(), sampled.by_node()) > error:
+        return sampled
+    confirmed = Confirmation(Source.SAMPLE, sampled.read_at_s, error)
+    # A measurement made after a move tells no segments.
+    return replace(full, confirmed=confirmed, segments=full.segments or sampled.segments)
+
+
+def _furthest(one: Mapping[int, int], other: Mapping[int, int]) -> float:
+    """Return by how much the share of any node differs; 0.0 where either is empty."""
+    first, second = sum(one.values()), sum(other.values())
+    if not first or not second:
+        return 0.0
+    nodes = {*one, *other}
+    return max(abs(one.get(n, 0) / first - other.get(n, 0) / second) for n in nodes)
+
+
+def _charged(charges: Residency | None) -> dict[int, int] | None:
+    return charges.by_node() if charges is not None else None
+
+
+def _anon(residency: Residency) -> dict[int, int]:
+    return residency.by_node(kind=Kind.ANON)

@@ -195,6 +195,7 @@ TABLES: dict[str, tuple[type, dict[str, Key]]] = {
         schema.ScanPolicy,
         {
             "interval": Key("interval_s", _within(parse_duration, 0.1, 86400, "100ms to 1d")),
+            "longest_hold": Key("longest_hold_s", _within(parse_duration, 0, 3600, "0s to 1h")),
             "cpu_share": Key("cpu_share", _within(parse_share, 0.0001, 1, "0.01% to 100%")),
         },
     ),

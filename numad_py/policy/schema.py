@@ -76,12 +76,14 @@ class MetricsPolicy:
 
 @dataclass(frozen=True)
 class ScanPolicy:
-    """``[scan]``: what reading numa_maps may cost."""
+    """``[scan]``: what looking at workers' memory may cost."""
 
     interval_s: float = 15.0
     """Key ``interval``: how old a worker's residency may become."""
     cpu_share: float = 0.02
-    """Share of one CPU that reading numa_maps may take, over all workers."""
+    """Share of one CPU that reading may take, over all workers."""
+    longest_hold_s: float = 1.0
+    """Key ``longest_hold``: a worker is not read in full where that is expected to take longer."""
 
 
 @dataclass(frozen=True)

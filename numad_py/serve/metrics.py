@@ -16,20 +16,22 @@ from prometheus_client.exposition import choose_encoder
 
 import numad_py
 from numad_py.model.outcome import End, PageStatus
-from numad_py.model.plan import Decision, Reason, Verdict
-from numad_py.model.residency import Kind
-from numad_py.model.snapshot import Snapshot, Worker, WorkerId
+from numad_py.model.plan import Reason, Verdict
+from numad_py.model.residency import Source
+from numad_py.model.snapshot import Snapshot
 from numad_py.policy.schema import Mode
+from numad_py.serve.metrics_nodes import machine
+from numad_py.serve.metrics_workers import workers
 from numad_py.serve.report import CycleReport, Totals
 
 Families = Iterator[Any]
-Source = Callable[[], tuple["CycleReport | None", Totals]]
+Report = Callable[[], tuple["CycleReport | None", Totals]]
 
 
 class Collector:
     """Makes every family at scrape time from the report, which is frozen."""
 
-    def __init__(self, source: Source, max_workers: int) -> None:
+    def __init__(self, source: Report, max_workers: int) -> None:
         """``source`` returns the last report (None before the first cycle) and the totals."""
         self._source = source
         self._max_workers = max_workers
@@ -49,13 +51,14 @@ class Collector:
             return
         yield from _state(report)
         yield from _moved(report.snapshot, totals)
+        yield from machine(report.snapshot)
         shown = report.snapshot.workers[: self._max_workers]
         hidden = len(report.snapshot.workers) - len(shown)
         yield _plain("workers_unlabelled", "Workers beyond metrics.max_workers.", hidden)
-        yield from _workers(report.snapshot, shown, {d.worker: d for d in report.plan.decisions})
+        yield from workers(report.snapshot, shown, {d.worker: d for d in report.plan.decisions})
 
 
-def make_registry(source: Source, max_workers: int) -> CollectorRegistry:
+def make_registry(source: Report, max_workers: int) -> CollectorRegistry:
     """Return a registry with the daemon's own metrics and the standard process_* ones."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(source, max_workers))
@@ -85,8 +88,17 @@ def _totals(totals: Totals) -> Families:
     yield _count("failed_cycles", "Cycles that a machine's odd answer ended.", totals.failed_cycles)
     yield _count("cycle_seconds", "Time spent in cycles.", totals.cycle_s)
     yield _count("cycle_cpu_seconds", "CPU time spent in cycles.", totals.cycle_cpu_s)
-    yield _count("scans", "Readings of a worker's numa_maps.", totals.scans)
-    yield _count("scan_seconds", "CPU time spent reading numa_maps.", totals.scan_s)
+    readings = CounterMetricFamily(
+        "numad_py_readings", "Readings of a worker's memory, by source.", labels=["source"]
+    )
+    reading_s = CounterMetricFamily(
+        "numad_py_reading_cpu_seconds", "CPU time that readings took.", labels=["source"]
+    )
+    for source in Source:
+        readings.add_metric([source.value], totals.readings.get(source, 0))
+        reading_s.add_metric([source.value], totals.reading_s.get(source, 0.0))
+    yield readings
+    yield reading_s
     yield _count("move_seconds", "Time spent acting on decisions.", totals.move_s)
     yield _count("threads_bound", "Threads whose affinity was narrowed.", totals.threads_bound)
     yield _count("reload_failures", "Policies refused on reload.", totals.reload_failures)
@@ -121,6 +133,7 @@ _PAIRS = (
     (Verdict.WAIT, Reason.MOVING),
     (Verdict.WAIT, Reason.PAUSED),
     (Verdict.WAIT, Reason.UNREADABLE),
+    (Verdict.WAIT, Reason.MEASURING),
     (Verdict.REFUSE, Reason.MEMPOLICY),
     (Verdict.REFUSE, Reason.NO_ROOM),
     (Verdict.REFUSE, Reason.NO_HOME),
@@ -165,57 +178,3 @@ def _moved(snapshot: Snapshot, totals: Totals) -> Families:
     for (source, target), size in sorted({**known, **totals.moved_bytes}.items()):
         moved.add_metric([str(source), str(target)], size)
     yield moved
-
-
-def _workers(  # noqa: C901 - one family a line
-    snapshot: Snapshot, shown: tuple[Worker, ...], decisions: dict[WorkerId, Decision]
-) -> Families:
-    base = ["worker", "rule"]
-
-    def family(name: str, text: str, *more: str) -> GaugeMetricFamily:
-        return GaugeMetricFamily(f"numad_py_worker_{name}", text, labels=[*base, *more])
-
-    resident = family("resident_bytes", "Resident bytes by node and kind.", "node", "kind")
-    movable = family("movable_bytes", "Resident bytes that may be moved.")
-    immovable = family("immovable_bytes", "Resident bytes shared, pinned or under a mempolicy.")
-    remote = family("remote_bytes", "Movable bytes off the home nodes; none without a home.")
-    locality = family("locality_ratio", "Share of the movable bytes on the home nodes.")
-    home = family("home", "1 for each home node.", "node")
-    run = family("run_ratio", "Share of CPU time by node since the last cycle.", "node")
-    age = family("residency_age_seconds", "Age of the memory figures.")
-    threads = family("threads", "Threads.")
-    decided = family("decision", "1 for what is done about it, and why.", "verdict", "reason")
-    count: dict[str, int] = {}
-    for worker in snapshot.workers:
-        count[worker.rule] = count.get(worker.rule, 0) + 1
-    for worker in shown:
-        labels = [worker.label, worker.rule]
-        threads.add_metric(labels, len(worker.threads))
-        for node in snapshot.topology.nodes:
-            run.add_metric([*labels, str(node.id)], worker.run_share.get(node.id, 0.0))
-        if worker.residency is not None:
-            age.add_metric(labels, max(0.0, snapshot.at_s - worker.residency.read_at_s))
-            for kind in Kind:
-                by_node = worker.residency.by_node(kind=kind)
-                for node_id, size in by_node.items():
-                    resident.add_metric([*labels, str(node_id), kind.value], size)
-        decision = decisions.get(worker.id)
-        if decision is None:
-            continue
-        decided.add_metric([*labels, decision.verdict.value, decision.reason.value], 1)
-        if worker.residency is None:
-            continue
-        finding = decision.finding
-        movable.add_metric(labels, finding.movable_bytes)
-        immovable.add_metric(labels, finding.immovable_bytes)
-        if finding.home is not None:
-            remote.add_metric(labels, finding.remote_bytes)
-        if finding.locality is not None:
-            locality.add_metric(labels, finding.locality)
-        for home_node in sorted(finding.home.nodes) if finding.home else ():
-            home.add_metric([*labels, str(home_node)], 1)
-    workers = GaugeMetricFamily("numad_py_workers", "Workers by rule.", labels=["rule"])
-    for rule, number in sorted(count.items()):
-        workers.add_metric([rule], number)
-    yield from (resident, movable, immovable, remote, locality, home, run, age, threads)
-    yield from (decided, workers)

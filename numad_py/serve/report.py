@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import Plan
+from numad_py.model.residency import Source
 from numad_py.model.snapshot import Snapshot, WorkerId
 from numad_py.policy.schema import Policy
 
@@ -63,8 +64,10 @@ class Totals:
     failed_cycles: int = 0
     cycle_s: float = 0.0
     cycle_cpu_s: float = 0.0
-    scans: int = 0
-    scan_s: float = 0.0
+    readings: Mapping[Source, int] = field(default_factory=dict)
+    """Readings of a worker's memory, by how they were made."""
+    reading_s: Mapping[Source, float] = field(default_factory=dict)
+    """CPU time that they took."""
     decisions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By verdict and reason."""
     moves: Mapping[str, int] = field(default_factory=dict)
@@ -84,10 +87,10 @@ class Totals:
         outcomes: Iterable[Outcome],
         cycle_s: float,
         cycle_cpu_s: float,
-        scans: int,
-        scan_s: float,
+        readings: Mapping[Source, int],
+        reading_s: Mapping[Source, float],
     ) -> Totals:
-        """Return the totals with one cycle more."""
+        """Return the totals with one cycle more; readings come as totals already."""
         decisions = Counter(self.decisions)
         decisions.update((d.verdict.value, d.reason.value) for d in plan.decisions)
         moves, pages, moved = Counter(self.moves), Counter(self.pages), Counter(self.moved_bytes)
@@ -103,8 +106,8 @@ class Totals:
             cycles=self.cycles + 1,
             cycle_s=self.cycle_s + cycle_s,
             cycle_cpu_s=self.cycle_cpu_s + cycle_cpu_s,
-            scans=self.scans + scans,
-            scan_s=self.scan_s + scan_s,
+            readings=dict(readings),
+            reading_s=dict(reading_s),
             decisions=dict(decisions),
             moves=dict(moves),
             moved_bytes=dict(moved),

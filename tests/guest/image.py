@@ -24,6 +24,7 @@ PACKAGES = [
     "iproute2",
     "procps",
     "numactl",
+    "numad",
     "kmod",
     "util-linux",
     "python3",
@@ -46,6 +47,8 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
 }
 MASKED = [
+    # Debian enables it at install; it would work beside whatever is measured.
+    "numad.service",
     "prometheus.service",
     "prometheus-node-exporter.service",
     "apt-daily.timer",

@@ -36,11 +36,21 @@ def build_wheel() -> Path:
 @functools.cache
 def build_load() -> Path:
     """Return the load generator, built once a session: static, so that any release runs it."""
-    load = _scratch() / "numaload"
-    say("building the load generator")
+    return _compile("numaload")
+
+
+@functools.cache
+def build_crowd() -> Path:
+    """Return the program that makes idle processes, built in the same way."""
+    return _compile("crowd")
+
+
+def _compile(name: str) -> Path:
+    program = _scratch() / name
+    say(f"building {name}")
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
-    _run(["gcc", *flags, "-o"], load, ROOT / "tests/load/numaload.c")
-    return load
+    _run(["gcc", *flags, "-o"], program, ROOT / f"tests/load/{name}.c")
+    return program
 
 
 def _run(command: list[str], *more: str | Path) -> None:

@@ -121,7 +121,7 @@ def test_doctor_finds_what_works_against_it(
     assert "systemctl disable --now numad" in found["others", "fail"]
     assert "irqbalance runs (pid 310)" in found["others", "note"]
     assert "sysctl kernel.numa_balancing=0" in found["numa_balancing", "warn"]
-    assert "inference servers usually want 0" in found["zone_reclaim", "warn"]
+    assert "sysctl vm.zone_reclaim_mode=0" in found["zone_reclaim", "warn"]
 
 
 def test_doctor_fails_on_a_bad_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

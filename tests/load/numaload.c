@@ -43,7 +43,7 @@ static struct {
 	enum kind kind;
 	int thp; /* -1 as the system has it, 0 never, 1 always */
 	double write_share;
-	int churn;
+	int churn, pageout;
 	long pause_ms, seconds;
 } opt = { .size = 64UL << 20, .threads = 1, .thp = -1, .write_share = 0.25, .pause_ms = 200 };
 
@@ -240,6 +240,8 @@ static void *work(void *argument)
 
 	if (opt.comm)
 		prctl(PR_SET_NAME, opt.comm, 0, 0, 0);
+	if (opt.pageout)
+		nanosleep(&pause, NULL);
 	for (uint64_t pass = 0; !atomic_load(&stop); pass++) {
 		uint64_t began = now_ns();
 
@@ -275,6 +277,7 @@ static void parse_options(int argc, char **argv)
 		{ "file", 1, 0, 'f' },	     { "thp", 1, 0, 'T' },	    { "comm", 1, 0, 'n' },
 		{ "log", 1, 0, 'l' },	     { "write-share", 1, 0, 'w' },  { "churn", 0, 0, 'C' },
 		{ "pause-ms", 1, 0, 'p' },   { "seconds", 1, 0, 'e' },	    { "ready", 1, 0, 'r' },
+		{ "pageout", 0, 0, 'o' },
 		{ 0, 0, 0, 0 },
 	};
 	static const char *const kinds[] = { "anon", "shmem", "file", "hugetlb" };
@@ -292,6 +295,7 @@ static void parse_options(int argc, char **argv)
 		case 'l': opt.log = optarg; break;
 		case 'w': opt.write_share = atof(optarg); break;
 		case 'C': opt.churn = 1; break;
+		case 'o': opt.pageout = 1; break;
 		case 'p': opt.pause_ms = parse_number(optarg); break;
 		case 'e': opt.seconds = parse_number(optarg); break;
 		case 'r': opt.ready = optarg; break;
@@ -347,6 +351,9 @@ int main(int argc, char **argv)
 				sched_setaffinity(tid, sizeof(first), &first);
 		}
 	}
+	/* A third is swapped out, and stays so until the next pass. */
+	if (opt.pageout && madvise(memory, opt.size / 3 & ~(PAGE - 1), MADV_PAGEOUT))
+		die(1, "madvise: %s", strerror(errno));
 	if (opt.ready)
 		say_ready();
 	if (opt.seconds)

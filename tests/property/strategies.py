@@ -12,6 +12,7 @@ from numad_py.model.cpulist import format_list
 from numad_py.model.residency import Kind, Mobility
 from numad_py.policy.keys import ARRAYS, TABLES
 from numad_py.policy.load import BUILT_IN
+from tests.layouts import FAMILIES, layout
 
 MIB = 1 << 20
 SAMPLE = Path(__file__).parents[2] / "config" / "numad-py.toml"
@@ -266,3 +267,12 @@ def machines(draw: st.DrawFn) -> Machine:
         absent_rule=draw(st.booleans()),
         ids=tuple(draw(st.permutations(range(12)))[:count]),
     )
+
+
+# Memory
+
+layouts = st.builds(layout, st.sampled_from(FAMILIES), st.integers(0, (1 << 32) - 1))
+"""What a process's memory may look like, of every pattern."""
+
+sizes_of_kinds = st.none() | st.integers(0, 1 << 30).map(lambda pages: pages * 4096)
+"""What the kernel may say of a kind's resident bytes."""

@@ -239,7 +239,7 @@ class MadeProcFs(ProcFs):
         super().__init__()
         self._kernel = kernel
 
-    def numa_maps(self, pid: int) -> str:
+    def numa_maps(self, pid: int, _between: Callable[[], None] | None = None) -> str:
         """Return the areas with their pages by node."""
         return self._shown(pid, _numa_maps_line)
 

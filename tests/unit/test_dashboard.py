@@ -7,12 +7,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from numad_py.cli.direct import look
+from numad_py.model.machine import HugePages, NumaStat, Pressure
+from numad_py.model.snapshot import Bandwidth, Snapshot
 from numad_py.policy.load import defaults
 from numad_py.serve.metrics import make_registry, render
 from numad_py.serve.report import Totals
@@ -54,7 +57,7 @@ Exposed = Mapping[str, Mapping[str, set[str]]]
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Exposed:
     """Return what the daemon exposes of a machine with a worker at home and a remote one.
 
-    With what Prometheus adds to it: the target's labels, and ``up``.
+    With what made files do not tell, and what Prometheus adds: the target's labels, and ``up``.
     """
     made = FakeMachine(
         tmp_path_factory.mktemp("machine"),
@@ -65,6 +68,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Exposed:
         ],
     ).write()
     report = look(argparse.Namespace(procfs=str(made.procfs), sysfs=str(made.sysfs), config=None))
+    report = replace(report, snapshot=with_all(report.snapshot))
     registry = make_registry(lambda: (report, Totals()), 128)
     target = {"job": {JOB}, "instance": {"127.0.0.1:10465"}}
     found: dict[str, dict[str, set[str]]] = {"up": dict(target)}
@@ -76,6 +80,33 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Exposed:
         for label, value in re.findall(r'(\w+)="([^"]*)"', match[2] or ""):
             labels.setdefault(label, set()).add(value)
     return found
+
+
+def with_all(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot as a second look at a machine with everything would make it."""
+    states = (
+        replace(
+            state,
+            huge_pages=(HugePages(2 * MIB, 0, 0),),
+            numastat=NumaStat(1, 0, 0, 1, 0),
+            busy_cpus=0.5,
+        )
+        for state in snapshot.node_states
+    )
+    workers = (
+        replace(
+            worker,
+            memory=replace(worker.memory, pinned_bytes=0, swapped_bytes=0),
+            bandwidth=Bandwidth(1.0, 2.0),
+        )
+        for worker in snapshot.workers
+    )
+    return replace(
+        snapshot,
+        node_states=tuple(states),
+        workers=tuple(workers),
+        pressure=Pressure(0.1, 0.0, 0.0),
+    )
 
 
 # The dashboard as a whole
@@ -271,6 +302,10 @@ def test_the_daemons_own_metrics_are_all_shown(exposed: Exposed) -> None:
         "numad_py_worker_movable_bytes": "locality and remote bytes",
         "numad_py_policy_loaded_timestamp_seconds": "whether the policy was refused",
         "numad_py_reload_failures_total": "whether the policy was refused",
+        "numad_py_segments": "their bytes",
+        # Few machines have resctrl, and a panel is to have something to show on each.
+        "numad_py_worker_bandwidth_bytes_per_second": "in numad-py status, where it is known",
+        "numad_py_worker_local_bandwidth_bytes_per_second": "in numad-py status, likewise",
     }
     shown = {s.metric for e in EVERYTHING.values() for s in selectors(e)}
     ours = {metric for metric in exposed if metric.startswith("numad_py_")}
@@ -281,9 +316,9 @@ def test_the_daemons_own_metrics_are_all_shown(exposed: Exposed) -> None:
 # Alerts
 
 
-def test_there_are_two_alerts_that_say_what_to_do() -> None:
+def test_there_are_three_alerts_that_say_what_to_do() -> None:
     """Each has a time to wait, a severity, a summary and a description."""
-    assert list(ALERTS) == ["NumadPyWorkerStaysRemote", "NumadPyNotCycling"]
+    assert list(ALERTS) == ["NumadPyWorkerStaysRemote", "NumadPyNotCycling", "NumadPyNumadRuns"]
     for key in ("for: ", "severity: ", "summary: ", "description: "):
         assert len(re.findall(rf"^ +{key}", RULES, flags=re.MULTILINE)) == len(ALERTS)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from numad_py.model.outcome import End, Outcome, PageStatus
 from numad_py.model.plan import Decision, Plan, Reason, Verdict
+from numad_py.model.residency import Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.serve.report import Totals
 from tests.unit.fake_kernel import MIB
@@ -22,23 +25,43 @@ def outcome(
     return Outcome(ACT, end, 100.0, 2.0, threads_bound=threads, moved=moved, pages=pages)
 
 
-def with_cycle(totals: Totals, decisions: list[Decision], *outcomes: Outcome) -> Totals:
-    """Return the totals after a cycle of half a second."""
+def with_cycle(
+    totals: Totals,
+    decisions: list[Decision],
+    *outcomes: Outcome,
+    readings: Mapping[Source, int] = MappingProxyType({}),
+) -> Totals:
+    """Return the totals after a cycle of half a second, and so many readings of 10 ms by then."""
     return totals.add(
         plan=Plan(1, tuple(decisions)),
         outcomes=outcomes,
         cycle_s=0.5,
         cycle_cpu_s=0.25,
-        scans=3,
-        scan_s=0.125,
+        readings=readings,
+        reading_s={source: 0.01 * count for source, count in readings.items()},
     )
 
 
-def test_cycles_and_scans_add_up() -> None:
+def test_cycles_add_up() -> None:
     """Each cycle adds one, and its own time."""
     totals = with_cycle(with_cycle(Totals(), []), [])
     assert (totals.cycles, totals.cycle_s, totals.cycle_cpu_s) == (2, 1.0, 0.5)
-    assert (totals.scans, totals.scan_s) == (6, 0.25)
+
+
+def test_readings_are_those_of_the_last_cycle_by_source() -> None:
+    """Whoever reads counts from the start itself: they are taken over, not added up."""
+    first = with_cycle(Totals(), [], readings={Source.SAMPLE: 2})
+    totals = with_cycle(first, [], readings={Source.SAMPLE: 3, Source.NUMA_MAPS: 1})
+    assert totals.readings == {Source.SAMPLE: 3, Source.NUMA_MAPS: 1}
+    assert totals.reading_s == {Source.SAMPLE: 0.03, Source.NUMA_MAPS: 0.01}
+
+
+def test_readings_that_were_handed_out_do_not_change() -> None:
+    """The reader goes on counting in its own; another thread may be reading these."""
+    counts = {Source.SAMPLE: 2}
+    totals = with_cycle(Totals(), [], readings=counts)
+    counts[Source.SAMPLE] += 1
+    assert totals.readings == {Source.SAMPLE: 2}
 
 
 def test_decisions_are_counted_by_verdict_and_reason() -> None:

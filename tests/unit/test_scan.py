@@ -1,261 +1,514 @@
-"""When numa_maps is read: triggers, and the budget that holds them back."""
+"""Whose memory is looked at when, how closely, and what holds that back."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from numad_py.errors import Malformed, NumadError, RightsError, Vanished
+from numad_py.kernel.cgroupfs import CgroupFs, MemoryNumaStat
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.residency import Residency
-from numad_py.model.snapshot import WorkerId
-from numad_py.observe.scan import BURST_S, CHANGED_BYTES, Scanner
+from numad_py.model.residency import (
+    Kind,
+    Mobility,
+    Residency,
+    ResidencyEntry,
+    Source,
+)
+from numad_py.model.snapshot import MemoryStatus, WorkerId
+from numad_py.observe.budget import BURST_S, LONGEST_LOOK_S
+from numad_py.observe.readings import Looked, Readings, Subject
+from numad_py.observe.scan import CHANGED_BYTES, CONFIRMED_TIMES, Reading, Scanner
 from numad_py.policy.schema import ScanPolicy
-from tests.fake_tree import anon
 
-MIB = 1 << 20
-SIZE = 1000 * MIB
+MIB, GIB = 1 << 20, 1 << 30
 ONE, TWO = WorkerId(10, 5), WorkerId(20, 5)
 POLICY = ScanPolicy(interval_s=15.0, cpu_share=0.02)
+DRAWN = 1024
 
 
-class Counted(ProcFs):
-    """Hands out numa_maps, counts how often, and takes CPU time for it."""
+def residency(
+    by_node: dict[int, int], source: Source, *, cost_s: float = 0.0, at_s: float = 0.0
+) -> Residency:
+    """Return anonymous memory on nodes."""
+    entries = (ResidencyEntry(n, Kind.ANON, Mobility.MOVABLE, s) for n, s in by_node.items())
+    return Residency(
+        tuple(entries),
+        read_at_s=at_s,
+        cost_s=cost_s,
+        source=source,
+        sampled_pages=DRAWN if source is Source.SAMPLE else None,
+    )
+
+
+class Told(Readings):
+    """Brings what it was told to, and counts how often it was asked."""
 
     def __init__(self) -> None:
-        """Start with a text that costs nothing to read."""
-        super().__init__()
-        self.text = anon({0: SIZE})
-        self.error: NumadError | None = None
-        self.cost_s = 0.0
-        self.cpu_s = 7.0
-        self.reads: Counter[int] = Counter()
+        """Tell one GiB on node 0, whoever is asked for."""
+        super().__init__(ProcFs(), CgroupFs("/nowhere"), None)
+        self.by_node = {0: GIB}
+        self.full_cost_s = 0.0
+        self.sample_cost_s = 0.001
+        self.sampling = True
+        self.looked: Looked | None = None
+        self.doubt: str | None = None
+        self.charged: dict[int, int] | None = None
+        self.fulls: Counter[int] = Counter()
+        self.samples: Counter[int] = Counter()
+        self.order: list[int] = []
 
-    def numa_maps(self, pid: int) -> str:
-        """Return the text, or fail."""
-        self.reads[pid] += 1
-        self.cpu_s += self.cost_s
-        if self.error is not None:
-            raise self.error
-        return self.text
+    @property
+    def can_sample(self) -> bool:
+        """Say what it was told."""
+        return self.sampling
+
+    def full(self, subject: Subject, now_s: float, _between: Callable[[], None]) -> Looked:
+        """Count, and bring a full reading."""
+        self.fulls[subject.id.pid] += 1
+        self.order.append(subject.id.pid)
+        if self.looked is not None:
+            return self.looked
+        self._frames[subject.id] = self._frames.get(subject.id)  # type: ignore[assignment]
+        return Looked(
+            residency(self.by_node, Source.NUMA_MAPS, cost_s=self.full_cost_s, at_s=now_s)
+        )
+
+    def sample(self, subject: Subject, now_s: float) -> Looked:
+        """Count, and bring a sample."""
+        self.samples[subject.id.pid] += 1
+        self.order.append(subject.id.pid)
+        if self.looked is not None:
+            return self.looked
+        found = residency(self.by_node, Source.SAMPLE, cost_s=self.sample_cost_s, at_s=now_s)
+        return Looked(found, doubt=self.doubt)
+
+    def own_cgroup(self, _subject: Subject) -> MemoryNumaStat | None:
+        """Bring what it was told."""
+        if self.charged is None:
+            return None
+        return MemoryNumaStat(
+            anon=self.charged,
+            file={},
+            shmem={},
+            file_mapped={},
+            anon_thp={0: 2 * MIB},
+            shmem_thp=None,
+            file_thp=None,
+        )
 
 
 @pytest.fixture
-def procfs(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    """Return a proc whose reading is the only thing that takes CPU time."""
-    counted = Counted()
-    monkeypatch.setattr("numad_py.observe.scan.thread_cpu_s", lambda: counted.cpu_s)
-    return counted
+def told() -> Told:
+    """Return readings that say what they are told."""
+    return Told()
 
 
-def measured(at_s: float) -> Residency:
-    """Return what the mover found after a move."""
-    return Residency((), read_at_s=at_s)
+def subject(worker: WorkerId = ONE, size: int | None = GIB, hugetlb: int | None = None) -> Subject:
+    """Return a worker of a size."""
+    return Subject(worker, MemoryStatus(anon_bytes=size, hugetlb_bytes=hugetlb), "/one.service")
 
 
-def test_a_worker_is_read_when_it_is_first_seen(procfs: Counted) -> None:
-    """Its memory is known from the first look on, and the next look costs nothing."""
-    scanner = Scanner(procfs, POLICY)
-    reading = scanner.reading(ONE, 100.0, SIZE)
+def look(scanner: Scanner, now_s: float, *subjects: Subject) -> dict[WorkerId, Reading]:
+    """Look at workers, or at one of one GiB."""
+    return scanner.look(subjects or (subject(),), now_s, lambda: None)
+
+
+def source_of(reading: Reading) -> Source:
+    """Return where its figures come from."""
     assert reading.residency is not None
-    assert reading.residency.by_node() == {0: SIZE}
-    assert reading.residency.read_at_s == 100.0
-    assert reading.problem is None
-    assert scanner.reading(ONE, 105.0, SIZE) == reading
-    assert procfs.reads == {ONE.pid: 1}
-    assert scanner.scans == 1
+    return reading.residency.source
+
+
+# How
+
+
+def test_a_large_worker_is_sampled(told: Told) -> None:
+    """Its numa_maps is left alone: a sample costs the same whatever its size."""
+    scanner = Scanner(told, POLICY)
+    reading = look(scanner, 100.0)[ONE]
+    assert source_of(reading) is Source.SAMPLE
+    assert not told.fulls
+    assert scanner.counts[Source.SAMPLE] == 1
+    assert scanner.cpu_s[Source.SAMPLE] == told.sample_cost_s
+
+
+def test_a_small_worker_is_read_in_full(told: Told) -> None:
+    """Where numa_maps is no dearer than a sample, every page is counted."""
+    reading = look(Scanner(told, POLICY), 100.0, subject(size=64 * MIB))[ONE]
+    assert source_of(reading) is Source.NUMA_MAPS
+    assert not told.samples
+
+
+def test_a_worker_of_huge_pages_is_read_in_full_once_that_has_proved_cheap(told: Told) -> None:
+    """Transparent huge pages cost a hundredth: what a full reading took is remembered."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    scanner.closer(subject(), 100.0, lambda: None)
+    assert source_of(look(scanner, 115.0)[ONE]) is Source.NUMA_MAPS
+    assert told.fulls[ONE.pid] == 2
+
+
+def test_what_cannot_be_sampled_is_read_in_full(told: Told) -> None:
+    """Another machine's files have no kernel that could be asked."""
+    told.sampling = False
+    assert source_of(look(Scanner(told, POLICY), 100.0)[ONE]) is Source.NUMA_MAPS
+
+
+def test_hugetlb_is_read_in_full_at_first(told: Told) -> None:
+    """Size of page and extent of hugetlb areas stand in numa_maps alone."""
+    scanner = Scanner(told, POLICY)
+    reading = look(scanner, 100.0, subject(hugetlb=GIB))[ONE]
+    assert source_of(reading) is Source.NUMA_MAPS
+
+
+def test_a_sample_in_doubt_is_followed_by_a_full_reading(told: Told) -> None:
+    """Pages that AutoNUMA has marked answer as if absent on Linux 6.1."""
+    told.doubt = "a third of it is not there"
+    assert source_of(look(Scanner(told, POLICY), 100.0)[ONE]) is Source.NUMA_MAPS
+
+
+def test_a_sample_in_doubt_is_no_figure_where_it_may_not_be_read_in_full(told: Told) -> None:
+    """The problem names both: the doubt, and the key that would allow more."""
+    told.doubt = "a third of it is not there"
+    scanner = Scanner(told, replace(POLICY, longest_hold_s=0.001))
+    reading = look(scanner, 100.0)[ONE]
+    assert reading.residency is None
+    assert reading.problem is not None
+    assert "a third of it is not there" in reading.problem
+    assert "longest_hold" in reading.problem
+
+
+def test_a_cgroup_that_says_otherwise_calls_for_a_full_reading(told: Told) -> None:
+    """Sample and memory.numa_stat count the same pages; one of them must be wrong."""
+    told.charged = {0: GIB // 2, 1: GIB // 2}
+    assert source_of(look(Scanner(told, POLICY), 100.0)[ONE]) is Source.NUMA_MAPS
+
+
+def test_without_a_right_the_cgroup_tells(told: Told) -> None:
+    """memory.numa_stat takes no right of ptrace; it is not sure of what may be moved."""
+    told.looked = Looked(None, "no right: CAP_SYS_PTRACE", no_right=True)
+    told.charged = {1: GIB}
+    reading = look(Scanner(told, POLICY), 100.0)[ONE]
+    assert source_of(reading) is Source.NUMA_STAT
+    assert reading.residency is not None
+    assert reading.residency.by_node() == {1: GIB}
+    assert not reading.residency.mobility_known
+
+
+def test_without_a_right_and_a_cgroup_of_its_own_the_problem_is_told(told: Told) -> None:
+    """It says what is missing."""
+    told.looked = Looked(None, "no right: CAP_SYS_PTRACE", no_right=True)
+    reading = look(Scanner(told, POLICY), 100.0)[ONE]
+    assert reading.residency is None
+    assert reading.problem == "no right: CAP_SYS_PTRACE"
+
+
+def test_thp_bytes_come_from_its_own_cgroup(told: Told) -> None:
+    """Neither numa_maps nor a sample can tell transparent huge pages."""
+    assert look(Scanner(told, POLICY), 100.0)[ONE].thp_bytes is None
+    told.charged = {0: GIB}
+    assert look(Scanner(told, POLICY), 100.0)[ONE].thp_bytes == 2 * MIB
+
+
+# A full reading that stands
+
+
+def closely(scanner: Scanner, now_s: float) -> Reading:
+    """Read the worker in full, as where a decision hangs on it."""
+    reading = scanner.closer(subject(), now_s, lambda: None)
+    assert reading is not None
+    return reading
+
+
+def test_a_full_reading_stands_while_samples_agree(told: Told) -> None:
+    """Its figures stay exact; status says by what and when they were confirmed."""
+    told.full_cost_s = 0.1
+    told.by_node = {0: 960 * MIB, 1: 64 * MIB}
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    full = closely(scanner, 100.0).residency
+    told.by_node = {0: 955 * MIB, 1: 69 * MIB}
+    kept = look(scanner, 115.0)[ONE].residency
+    assert told.samples[ONE.pid] == 2
+    assert full is not None
+    assert kept is not None
+    assert kept.full
+    assert kept.by_node() == full.by_node()
+    assert kept.read_at_s == 100.0
+    assert kept.confirmed is not None
+    assert (kept.confirmed.source, kept.confirmed.at_s) == (Source.SAMPLE, 115.0)
+    assert 0.005 < kept.confirmed.error_share < 0.02
+
+
+def test_a_full_reading_falls_when_a_sample_is_beyond_its_error(told: Told) -> None:
+    """Pages have moved: the sample is what is known now."""
+    told.full_cost_s = 0.1
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    closely(scanner, 100.0)
+    told.by_node = {0: 900 * MIB, 1: 124 * MIB}
+    assert source_of(look(scanner, 115.0)[ONE]) is Source.SAMPLE
+
+
+def test_many_small_changes_add_up(told: Told) -> None:
+    """Each sample is held against the full reading, not against the one before."""
+    told.full_cost_s = 0.1
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    closely(scanner, 100.0)
+    sources = []
+    for step in range(1, 9):
+        told.by_node = {0: GIB - 4 * step * MIB, 1: 4 * step * MIB}
+        sources.append(source_of(look(scanner, 100.0 + 15 * step)[ONE]))
+    assert sources[0] is Source.NUMA_MAPS
+    assert sources[-1] is Source.SAMPLE
+
+
+# A decision hangs on it
+
+
+def test_where_a_decision_hangs_on_it_it_is_read_in_full(told: Told) -> None:
+    """The full reading takes the sample's place."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    assert source_of(closely(scanner, 100.0)) is Source.NUMA_MAPS
+    assert source_of(look(scanner, 105.0)[ONE]) is Source.NUMA_MAPS
+    assert told.samples[ONE.pid] == 1
+
+
+def test_a_worker_too_large_to_be_held_up_is_not(told: Told) -> None:
+    """Its sample stays, and says which key would allow more."""
+    scanner = Scanner(told, POLICY)
+    huge = subject(size=256 * GIB)
+    look(scanner, 100.0, huge)
+    reading = scanner.closer(huge, 100.0, lambda: None)
+    assert reading is not None
+    assert reading.residency is not None
+    assert reading.residency.source is Source.SAMPLE
+    assert reading.residency.no_full_reading is not None
+    assert "[scan] longest_hold is 1 s" in reading.residency.no_full_reading
+    assert not told.fulls
+
+
+def test_what_reading_took_is_learnt(told: Told) -> None:
+    """On a slow machine the same size holds it up longer; the first reading shows it."""
+    told.full_cost_s = 2.0
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    closely(scanner, 100.0)
+    look(scanner, 300.0)
+    reading = closely(scanner, 300.0)
+    assert told.fulls[ONE.pid] == 1
+    assert reading.residency is not None
+    assert reading.residency.no_full_reading is not None
+
+
+# When
+
+
+def test_known_figures_cost_nothing(told: Told) -> None:
+    """Until they are old, a worker of the same size is not looked at."""
+    scanner = Scanner(told, POLICY)
+    first = look(scanner, 100.0)[ONE]
+    assert look(scanner, 114.9)[ONE] == first
+    assert told.samples[ONE.pid] == 1
+    look(scanner, 115.0)
+    assert told.samples[ONE.pid] == 2
 
 
 @pytest.mark.parametrize(
-    ("size", "reads"),
+    ("size", "times"),
     [
-        (SIZE, 1),
-        (SIZE + 49 * MIB, 1),
-        (SIZE - 49 * MIB, 1),
-        (SIZE + 50 * MIB, 2),
-        (SIZE - 50 * MIB, 2),
+        (1000 * MIB, 1),
+        (1049 * MIB, 1),
+        (951 * MIB, 1),
+        (1050 * MIB, 2),
+        (950 * MIB, 2),
         (None, 1),
     ],
 )
-def test_it_is_read_again_when_it_grew_or_shrank(
-    procfs: Counted, size: int | None, reads: int
-) -> None:
+def test_it_is_read_again_when_it_grew_or_shrank(told: Told, size: int | None, times: int) -> None:
     """From a twentieth of its size on; a size that is not known says nothing."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    scanner.reading(ONE, 101.0, size)
-    assert procfs.reads[ONE.pid] == reads
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0, subject(size=1000 * MIB))
+    look(scanner, 101.0, subject(size=size))
+    assert told.samples[ONE.pid] == times
 
 
-def test_a_small_worker_is_not_read_again_for_a_few_mib(procfs: Counted) -> None:
+def test_a_small_worker_is_not_read_again_for_a_few_mib(told: Told) -> None:
     """A share of little is nothing that matters: it takes 8 MiB."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, MIB)
-    scanner.reading(ONE, 101.0, MIB + CHANGED_BYTES - 1)
-    assert procfs.reads[ONE.pid] == 1
-    scanner.reading(ONE, 102.0, MIB + CHANGED_BYTES)
-    assert procfs.reads[ONE.pid] == 2
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0, subject(size=MIB))
+    look(scanner, 101.0, subject(size=MIB + CHANGED_BYTES - 1))
+    assert told.fulls[ONE.pid] == 1
+    look(scanner, 102.0, subject(size=MIB + CHANGED_BYTES))
+    assert told.fulls[ONE.pid] == 2
 
 
-def test_slow_growth_is_seen_in_the_end(procfs: Counted) -> None:
+def test_slow_growth_is_seen_in_the_end(told: Told) -> None:
     """Changes count against the size at the last reading, not at the last look."""
-    scanner = Scanner(procfs, POLICY)
+    scanner = Scanner(told, POLICY)
     for step in range(6):
-        scanner.reading(ONE, 100.0 + step, SIZE + step * 10 * MIB)
-    assert procfs.reads[ONE.pid] == 2
+        look(scanner, 100.0 + step, subject(size=(1000 + 10 * step) * MIB))
+    assert told.samples[ONE.pid] == 2
 
 
-def test_it_is_read_again_when_the_interval_has_passed(procfs: Counted) -> None:
-    """Pages move without a change of size; the age of a reading is bounded."""
-    scanner = Scanner(procfs, POLICY)
-    for at_s, reads in ((100.0, 1), (114.9, 1), (115.0, 2), (129.9, 2), (130.0, 3)):
-        reading = scanner.reading(ONE, at_s, SIZE)
-        assert procfs.reads[ONE.pid] == reads
-        assert at_s - reading.tried_at_s < POLICY.interval_s
+def test_a_cgroup_charged_as_before_confirms_the_figures(told: Told) -> None:
+    """One small file in place of a sample, for some intervals; then it is looked at again."""
+    told.charged = {0: GIB}
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    for step in range(1, CONFIRMED_TIMES + 1):
+        kept = look(scanner, 100.0 + 15 * step)[ONE].residency
+        assert kept is not None
+        assert kept.confirmed is not None
+        assert (kept.confirmed.source, kept.confirmed.at_s) == (Source.NUMA_STAT, 100 + 15 * step)
+        assert told.samples[ONE.pid] == 1
+    look(scanner, 100.0 + 15 * (CONFIRMED_TIMES + 1))
+    assert told.samples[ONE.pid] == 2
 
 
-def test_what_is_overspent_is_waited_for(procfs: Counted) -> None:
+def test_a_cgroup_charged_otherwise_calls_for_a_look(told: Told) -> None:
+    """A few per cent that have moved show in its charges."""
+    told.charged = {0: GIB}
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    told.charged = {0: GIB - 20 * MIB, 1: 20 * MIB}
+    look(scanner, 115.0)
+    assert told.samples[ONE.pid] == 2
+
+
+# The budget
+
+
+def test_what_is_overspent_is_paid_off(told: Told) -> None:
     """A reading that cost three seconds of CPU is paid off at the policy's share first."""
-    procfs.cost_s = 3.0
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 1000.0, SIZE)
-    procfs.cost_s = 0.0
-    paid_off_s = (3.0 - BURST_S) / POLICY.cpu_share
-    scanner.reading(ONE, 1000.0 + paid_off_s - 1, 2 * SIZE)
-    assert procfs.reads[ONE.pid] == 1
-    scanner.reading(ONE, 1000.0 + paid_off_s + 1, 2 * SIZE)
-    assert procfs.reads[ONE.pid] == 2
+    told.sampling = False
+    told.full_cost_s = BURST_S + 2.0
+    scanner = Scanner(told, POLICY)
+    look(scanner, 0.0)
+    look(scanner, 2.0 / POLICY.cpu_share - 0.1)
+    assert told.fulls[ONE.pid] == 1
+    look(scanner, 2.0 / POLICY.cpu_share + 0.1)
+    assert told.fulls[ONE.pid] == 2
 
 
-def test_a_spent_budget_does_not_hold_back_a_worker_that_is_new(procfs: Counted) -> None:
-    """Nothing is known of it, and nothing could be decided; but one look does not take for ever."""
-    procfs.cost_s = 3.0
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    put_off = scanner.reading(TWO, 100.0, SIZE)
-    assert (put_off.residency, put_off.problem) == (
-        None,
-        "its memory is read in one of the next cycles",
-    )
-    scanner.begin()
-    assert scanner.reading(TWO, 101.0, SIZE).residency is not None
+def test_no_more_than_a_burst_is_saved_up(told: Told) -> None:
+    """An idle day does not pay for a minute of reading."""
+    told.sampling = False
+    scanner = Scanner(told, POLICY)
+    look(scanner, 0.0)
+    told.full_cost_s = BURST_S + 1.0
+    look(scanner, 86400.0)
+    told.full_cost_s = 0.0
+    look(scanner, 86400.0 + 1.0 / POLICY.cpu_share - 1)
+    assert told.fulls[ONE.pid] == 2
+    look(scanner, 86400.0 + 1.0 / POLICY.cpu_share + 1)
+    assert told.fulls[ONE.pid] == 3
 
 
-def grow(procfs: Counted, seconds: int) -> Scanner:
-    """Look once a second at ten workers, all of which change all the time."""
-    procfs.cost_s = 0.2
-    scanner = Scanner(procfs, POLICY)
-    for second in range(seconds):
-        scanner.begin()
-        for pid in range(10):
-            scanner.reading(WorkerId(pid, 1), 100.0 + second, SIZE * (1 + second % 2))
-    return scanner
+def test_what_promises_most_is_read_first(told: Told) -> None:
+    """The large worker before the small one, as long as both are equally old."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0, subject(ONE, GIB), subject(TWO, 40 * GIB))
+    look(scanner, 115.0, subject(ONE, GIB), subject(TWO, 40 * GIB))
+    assert told.order == [TWO.pid, ONE.pid] * 2
 
 
-def test_all_workers_spend_from_one_budget(procfs: Counted) -> None:
-    """Over a long time reading takes no more than its share, however many workers grow."""
-    scanner = grow(procfs, 1000)
-    spent_s = 0.2 * procfs.reads.total()
-    assert scanner.scan_s == pytest.approx(spent_s)
-    assert scanner.scans == procfs.reads.total()
-    first_s = 10 * 0.2
-    assert spent_s <= first_s + BURST_S + 1000 * POLICY.cpu_share + 0.2
+def test_the_small_worker_gets_its_turn(told: Told) -> None:
+    """Where there is money for one reading at a time, age makes up for size in the end."""
+    told.sample_cost_s = 0.3
+    scanner = Scanner(told, replace(POLICY, cpu_share=0.02))
+    both = subject(ONE, GIB), subject(TWO, 3 * GIB)
+    for step in range(40):
+        look(scanner, 15.0 * step, *both)
+    assert told.samples[ONE.pid] >= told.samples[TWO.pid] / 4
 
 
-def test_workers_take_turns_where_the_budget_is_short(procfs: Counted) -> None:
-    """None keeps its first reading for as long as others change: the oldest is renewed first."""
-    grow(procfs, 1000)
-    assert max(procfs.reads.values()) - min(procfs.reads.values()) <= 2
+def test_an_unknown_worker_does_not_wait_for_the_budget(told: Told) -> None:
+    """Nothing is known of it: it is looked at though the budget is overspent."""
+    told.sample_cost_s = BURST_S + 0.5
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    assert look(scanner, 101.0, subject(ONE), subject(TWO))[TWO].residency is not None
 
 
-def test_a_quiet_hour_saves_up_no_more_than_the_burst(procfs: Counted) -> None:
-    """After it one second of CPU may be spent at once, not an hour's share."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 0.0, SIZE)
-    procfs.cost_s = BURST_S / 4
-    for i in range(20):
-        scanner.reading(ONE, 3600.0, SIZE * (2 + i % 2))
-    assert procfs.reads[ONE.pid] - 1 == 4
+def test_one_look_is_bounded(told: Told) -> None:
+    """A start with very many large workers spreads over several looks, and says so."""
+    told.sample_cost_s = LONGEST_LOOK_S / 2
+    scanner = Scanner(told, POLICY)
+    workers = [subject(WorkerId(pid, 1), pid * GIB) for pid in range(1, 4)]
+    readings = look(scanner, 100.0, *workers)
+    assert told.order == [3, 2]
+    assert readings[workers[0].id].residency is None
+    assert "next cycles" in (readings[workers[0].id].problem or "")
+    look(scanner, 105.0, *workers)
+    assert told.order == [3, 2, 1]
 
 
-def test_a_measurement_after_a_move_stands_like_a_reading(procfs: Counted) -> None:
-    """It is not paid for again: its size is taken from the next look, its age from its own time."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    scanner.accept(ONE, measured(110.0))
-    assert scanner.reading(ONE, 116.0, 2 * SIZE).residency == measured(110.0)
-    assert procfs.reads[ONE.pid] == 1
-    assert scanner.reading(ONE, 117.0, 3 * SIZE).residency != measured(110.0)
-    assert procfs.reads[ONE.pid] == 2
+def test_another_budget_holds_from_now_on(told: Told) -> None:
+    """A reload with a larger share pays off sooner."""
+    told.sampling = False
+    told.full_cost_s = BURST_S + 2.0
+    scanner = Scanner(told, POLICY)
+    look(scanner, 0.0)
+    scanner.use(replace(POLICY, cpu_share=0.2))
+    look(scanner, 15.0)
+    assert told.fulls[ONE.pid] == 2
 
 
-def test_a_measurement_after_a_move_grows_old(procfs: Counted) -> None:
-    """It is read again an interval after it was made."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.accept(ONE, measured(110.0))
-    scanner.reading(ONE, 124.9, SIZE)
-    assert procfs.reads[ONE.pid] == 0
-    scanner.reading(ONE, 125.0, SIZE)
-    assert procfs.reads[ONE.pid] == 1
+# What others tell
 
 
-def test_a_worker_that_ended_is_forgotten(procfs: Counted) -> None:
-    """Those that stay keep what is known of them; a worker that comes back is read anew."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    scanner.reading(TWO, 100.0, SIZE)
-    scanner.forget_except(frozenset({TWO}))
-    scanner.reading(ONE, 101.0, SIZE)
-    scanner.reading(TWO, 101.0, SIZE)
-    assert procfs.reads == {ONE.pid: 2, TWO.pid: 1}
+def test_a_measurement_after_a_move_is_taken_over(told: Told) -> None:
+    """It is not read again until it is old; its size counts from the next look on."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    scanner.accept(ONE, residency({1: GIB}, Source.NUMA_MAPS, at_s=110.0))
+    reading = look(scanner, 124.0)[ONE]
+    assert reading.residency is not None
+    assert reading.residency.by_node() == {1: GIB}
+    assert told.samples[ONE.pid] == 1
+    look(scanner, 124.5, subject(size=GIB + 60 * MIB))
+    assert told.samples[ONE.pid] == 2
 
 
-def test_a_pid_that_is_used_again_is_read_anew(procfs: Counted) -> None:
-    """A worker is a pid with its start time."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    scanner.reading(replace(ONE, start_ticks=6), 101.0, SIZE)
-    assert procfs.reads[ONE.pid] == 2
+def test_a_move_that_was_not_measured_calls_for_a_look(told: Told) -> None:
+    """What was known is from before it."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    scanner.accept(ONE, None)
+    look(scanner, 101.0)
+    assert told.samples[ONE.pid] == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"), [("", "empty"), ("\n", "empty"), ("nonsense\n", "1 odd")]
-)
-def test_a_text_without_areas_is_a_problem_and_not_zero(
-    procfs: Counted, text: str, problem: str
-) -> None:
-    """No figures, a reason in words, and another try at the next look."""
-    procfs.text = text
-    scanner = Scanner(procfs, POLICY)
-    reading = scanner.reading(ONE, 100.0, SIZE)
-    assert reading.residency is None
-    assert reading.problem is not None
-    assert "numa_maps" in reading.problem
-    assert problem in reading.problem
-    procfs.text = anon({1: SIZE})
-    again = scanner.reading(ONE, 101.0, SIZE)
-    assert (again.residency is None, again.problem) == (False, None)
+def test_a_worker_that_ended_is_forgotten(told: Told) -> None:
+    """Its pid may come back as another worker."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    scanner.forget_except(frozenset())
+    look(scanner, 101.0)
+    assert told.samples[ONE.pid] == 2
 
 
-@pytest.mark.parametrize("error", [RightsError("no right"), Malformed("odd"), Vanished("gone")])
-def test_what_cannot_be_read_leaves_a_problem_in_place_of_old_figures(
-    procfs: Counted, error: NumadError
-) -> None:
-    """Nobody decides on figures of which it is known that they could not be renewed."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    procfs.error = error
-    reading = scanner.reading(ONE, 200.0, SIZE)
-    assert reading.residency is None
-    assert reading.problem
+def test_a_failed_reading_is_tried_again(told: Told) -> None:
+    """The next look is not held back by an age of nothing."""
+    told.looked = Looked(None, "odd")
+    scanner = Scanner(told, POLICY)
+    assert look(scanner, 100.0)[ONE].problem == "odd"
+    told.looked = None
+    assert look(scanner, 101.0)[ONE].residency is not None
 
 
-def test_another_policy_holds_from_the_next_look_on(procfs: Counted) -> None:
-    """A shorter interval makes an older reading due."""
-    scanner = Scanner(procfs, POLICY)
-    scanner.reading(ONE, 100.0, SIZE)
-    scanner.use(replace(POLICY, interval_s=2.0))
-    scanner.reading(ONE, 103.0, SIZE)
-    assert procfs.reads[ONE.pid] == 2
+def test_what_between_raises_ends_the_look(told: Told) -> None:
+    """Somebody said stop."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Scanner(told, POLICY).look([subject()], 100.0, stop)
+    assert not told.samples

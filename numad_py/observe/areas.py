@@ -1,0 +1,137 @@
+"""Which stretches of a process's address space can hold resident pages, and of what kind."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from numad_py.kernel.maps import MappedArea
+from numad_py.kernel.numa_maps import DEFAULT_POLICIES, Vma, file_kind
+from numad_py.model.residency import (
+    BASE_PAGE_BYTES,
+    Kind,
+    Mobility,
+    SegmentId,
+    SegmentPart,
+)
+from numad_py.observe import sample as sampling
+from numad_py.observe.sample import Area
+
+SEGMENT_BYTES = 1 << 20
+"""Files and shared segments with less resident are not told apart: libraries, mostly."""
+SAMPLED_SEGMENT_BYTES = 64 << 20
+"""In a sample only those are told apart of which an area is at least so large."""
+_HUGETLB = ("/anon_hugepage", "/dev/hugepages/")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the last full reading said of one area."""
+
+    start: int
+    end: int
+    kind: Kind
+    mobility: Mobility
+    page_bytes: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A worker's areas as the last full reading saw them; empty before there was one."""
+
+    areas: tuple[Known, ...] = ()
+    """By address."""
+    starts: tuple[int, ...] = field(default=())
+    policies: tuple[str, ...] = ()
+    """Mempolicies other than default and local, as numa_maps prints them."""
+
+    def at(self, address: int) -> Known | None:
+        """Return the area that held an address."""
+        place = bisect_right(self.starts, address) - 1
+        if place < 0 or address >= self.areas[place].end:
+            return None
+        return self.areas[place]
+
+
+def frame_of(vmas: Sequence[Vma], mapped: Iterable[MappedArea]) -> Frame:
+    """Return what a full reading tells of the areas; those that hold nothing are left out."""
+    ends = {area.start: area.end for area in mapped}
+    known = sorted(
+        (
+            Known(vma.start, ends[vma.start], vma.kind, vma.mobility, vma.page_bytes)
+            for vma in vmas
+            if vma.pages and vma.start in ends
+        ),
+        key=lambda area: area.start,
+    )
+    policies = sorted({vma.policy for vma in vmas} - DEFAULT_POLICIES)
+    return Frame(tuple(known), tuple(area.start for area in known), tuple(policies))
+
+
+def candidates(mapped: Iterable[MappedArea], frame: Frame) -> list[Area]:
+    """Return the areas that may hold pages, to be drawn from.
+
+    Kind and mobility are those of the last full reading where it saw the area; others are taken
+    for movable.
+    """
+    areas = []
+    for area in mapped:
+        if not area.may_hold_pages:
+            continue
+        known = frame.at(area.start)
+        if known is not None:
+            found = Area(area.start, area.end, known.page_bytes, known.kind, known.mobility)
+        else:
+            kind = _kind(area)
+            found = Area(area.start, area.end, BASE_PAGE_BYTES, kind, Mobility.MOVABLE)
+        if area.inode and area.end - area.start >= SAMPLED_SEGMENT_BYTES:
+            found = replace(found, segment=SegmentId(area.device, area.inode))
+        areas.append(found)
+    return areas
+
+
+def _kind(area: MappedArea) -> Kind:
+    if not area.inode:
+        return Kind.ANON
+    if area.path.startswith(_HUGETLB):
+        return Kind.HUGETLB
+    return file_kind(area.path)
+
+
+def sampled_segments(
+    drawn: sampling.Sample, mapped: Iterable[MappedArea]
+) -> tuple[SegmentPart, ...]:
+    """Return the files and shared segments of a sample by id, with their paths."""
+    paths = {SegmentId(a.device, a.inode): a for a in mapped if a.inode}
+    return tuple(
+        SegmentPart(key, paths[key].path, _kind(paths[key]), tuple(sorted(by_node.items())))
+        for key, by_node in sorted(drawn.segments.items())
+        if key in paths and any(by_node.values())
+    )
+
+
+def segments(vmas: Sequence[Vma], mapped: Iterable[MappedArea]) -> tuple[SegmentPart, ...]:
+    """Return the files and shared segments that hold much, by id.
+
+    Areas of one file are added up; a part that is mapped twice counts twice, as in RSS.
+    """
+    by_start = {area.start: area for area in mapped if area.inode}
+    sizes: dict[SegmentId, dict[int, int]] = {}
+    names: dict[SegmentId, tuple[str, Kind]] = {}
+    for vma in vmas:
+        area = by_start.get(vma.start)
+        backed = [part for part in vma.parts if part.kind is not Kind.ANON]
+        if area is None or not backed:
+            continue
+        key = SegmentId(area.device, area.inode)
+        names.setdefault(key, (area.path, backed[0].kind))
+        total = sizes.setdefault(key, {})
+        for part in backed:
+            for node, pages in part.pages.items():
+                total[node] = total.get(node, 0) + pages * vma.page_bytes
+    return tuple(
+        SegmentPart(key, *names[key], tuple(sorted(by_node.items())))
+        for key, by_node in sorted(sizes.items())
+        if sum(by_node.values()) >= SEGMENT_BYTES
+    )

@@ -1,0 +1,221 @@
+"""The three ways of finding out where a worker's memory lies, each with its cost and its error."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from numad_py.errors import Malformed, RightsError, Vanished
+from numad_py.kernel import numa_maps
+from numad_py.kernel.cgroupfs import CgroupFs, MemoryNumaStat
+from numad_py.kernel.clock import thread_cpu_s
+from numad_py.kernel.maps import MappedArea, parse_maps
+from numad_py.kernel.procfs import ProcFs
+from numad_py.model.residency import (
+    BASE_PAGE_BYTES,
+    Kind,
+    Mobility,
+    Residency,
+    Source,
+    entries_of,
+)
+from numad_py.model.snapshot import MemoryStatus, WorkerId
+from numad_py.observe import sample as sampling
+from numad_py.observe.areas import Frame, candidates, frame_of, sampled_segments, segments
+
+OTHERWISE_SHARE = 0.1
+"""A cgroup whose charges differ from its one process's size by more counts something else."""
+
+NodesOf = Callable[[int, "array[int]"], "array[int]"]
+"""Asks for the node, or negative errno, of the pages of a process at addresses (move_pages(2))."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A worker whose memory is looked at, and what is known of it at no cost."""
+
+    id: WorkerId
+    memory: MemoryStatus
+    cgroup: str | None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one reading brought: figures, or why there are none."""
+
+    residency: Residency | None
+    problem: str | None = None
+    doubt: str | None = None
+    """Why a sample is not to be trusted."""
+    no_right: bool = False
+
+
+@dataclass
+class _Layout:
+    """A worker's areas, remembered for as long as its maps stay the same."""
+
+    text: str
+    mapped: tuple[MappedArea, ...]
+    areas: list[sampling.Area]
+
+
+class Readings:
+    """Reads one worker in one of three ways; remembers its areas, not its figures."""
+
+    def __init__(self, procfs: ProcFs, cgroupfs: CgroupFs, nodes_of: NodesOf | None) -> None:
+        """Read these roots.
+
+        Args:
+            procfs: the machine's processes.
+            cgroupfs: its memory controller.
+            nodes_of: the kernel, or None where the roots are another machine's.
+        """
+        self._procfs = procfs
+        self._cgroupfs = cgroupfs
+        self._nodes_of = nodes_of
+        self._frames: dict[WorkerId, Frame] = {}
+        self._layouts: dict[WorkerId, _Layout] = {}
+        # Any draws will do; the same ones each time would miss the same pages each time.
+        self._random = random.Random()  # noqa: S311
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether pages can be asked for."""
+        return self._nodes_of is not None
+
+    def forget_except(self, workers: frozenset[WorkerId]) -> None:
+        """Drop what is remembered of workers that ended."""
+        self._frames = {k: v for k, v in self._frames.items() if k in workers}
+        self._layouts = {k: v for k, v in self._layouts.items() if k in workers}
+
+    def knows_areas(self, worker: WorkerId) -> bool:
+        """Whether a full reading has told kind and mobility of a worker's areas."""
+        return worker in self._frames
+
+    def full(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Looked:
+        """Read numa_maps: every page counted, at the price of walking its page tables.
+
+        An empty text is a zombie, a process in exec, or one that has just begun: no memory is not
+        what it says (``show_numa_map`` prints nothing where there is no mm, fs/proc/task_mmu.c).
+
+        Args:
+            subject: whose.
+            now_s: time since boot.
+            between: called between two pieces of the text; what it raises ends the reading.
+        """
+        began_s = thread_cpu_s()
+        pid = subject.id.pid
+        try:
+            text = self._procfs.numa_maps(pid, between)
+        except (Vanished, RightsError, Malformed) as error:
+            return _failed(error)
+        if not text.strip():
+            return Looked(None, "its numa_maps is empty: it is starting, in exec or ending")
+        vmas, odd = numa_maps.parse(text)
+        if not vmas:
+            return Looked(None, f"no line of its numa_maps follows the grammar ({odd} odd)")
+        mapped: tuple[MappedArea, ...] = ()
+        # It may have ended by now, which makes the figures no worse; a copied tree may lack maps.
+        with contextlib.suppress(Vanished, RightsError, Malformed):
+            mapped = parse_maps(self._procfs.maps(pid))
+            self._frames[subject.id] = frame_of(vmas, mapped)
+            self._layouts.pop(subject.id, None)
+        found = numa_maps.residency(
+            vmas,
+            odd,
+            read_at_s=now_s,
+            cost_s=thread_cpu_s() - began_s,
+            segments=segments(vmas, mapped),
+        )
+        return Looked(found)
+
+    def sample(self, subject: Subject, now_s: float) -> Looked:
+        """Ask for the nodes of some pages, drawn at random: the same cost whatever its size."""
+        if self._nodes_of is None:
+            return Looked(None, "its pages cannot be asked for: this is another machine's /proc")
+        began_s = thread_cpu_s()
+        pid, nodes_of = subject.id.pid, self._nodes_of
+        frame = self._frames.get(subject.id)
+        try:
+            layout = self._layout(subject, frame or Frame())
+            drawn = sampling.sample(layout.areas, lambda asked: nodes_of(pid, asked), self._random)
+        except (Vanished, RightsError, Malformed) as error:
+            return _failed(error)
+        found = sampling.residency(
+            drawn,
+            subject.memory,
+            read_at_s=now_s,
+            cost_s=thread_cpu_s() - began_s,
+            policies=frame.policies if frame is not None else (),
+        )
+        found = replace(
+            found,
+            mobility_known=frame is not None,
+            segments=sampled_segments(drawn, layout.mapped),
+        )
+        return Looked(found, doubt=sampling.disagrees(drawn, subject.memory))
+
+    def _layout(self, subject: Subject, frame: Frame) -> _Layout:
+        text = self._procfs.maps(subject.id.pid)
+        known = self._layouts.get(subject.id)
+        if known is None or known.text != text:
+            mapped = parse_maps(text)
+            known = _Layout(text, mapped, candidates(mapped, frame))
+            self._layouts[subject.id] = known
+        return known
+
+    def own_cgroup(self, subject: Subject) -> MemoryNumaStat | None:
+        """Return what its cgroup is charged for; None where that is not this worker's alone."""
+        cgroup = subject.cgroup
+        if cgroup is None or not self._cgroupfs.holds_only(cgroup, subject.id.pid):
+            return None
+        return self._cgroupfs.memory_numa_stat(cgroup)
+
+
+def by_cgroup(stat: MemoryNumaStat, memory: MemoryStatus, now_s: float) -> Residency | None:
+    """Return residency as its cgroup is charged for it; None where that is not what it has.
+
+    Pages of a file count where they were touched first, which may be in another cgroup, hugetlb not
+    at all (``memory_numa_stat_show``, mm/memcontrol.c), and v1 counts what is cached but not mapped
+    and leaves out what is mlocked: charges are of use where they add up to the worker's own size.
+
+    Args:
+        stat: of a cgroup that holds the worker alone.
+        memory: the worker's.
+        now_s: time since boot.
+    """
+    size = (memory.resident_bytes or 0) - (memory.hugetlb_bytes or 0)
+    if stat.anon is None:
+        return None
+    sizes: dict[tuple[int, Kind, Mobility, int], int] = {}
+
+    def put(kind: Kind, by_node: Mapping[int, int]) -> None:
+        for node, charged in by_node.items():
+            sizes[node, kind, Mobility.MOVABLE, BASE_PAGE_BYTES] = charged
+
+    put(Kind.ANON, stat.anon)
+    files = stat.file_mapped if stat.file_mapped is not None else stat.file or {}
+    shmem = stat.shmem or {}
+    put(Kind.SHMEM, {node: min(mapped, shmem.get(node, 0)) for node, mapped in files.items()})
+    put(Kind.FILE, {node: max(0, mapped - shmem.get(node, 0)) for node, mapped in files.items()})
+    if abs(sum(sizes.values()) - size) > OTHERWISE_SHARE * size:
+        return None
+    entries = entries_of(sizes)
+    return Residency(entries, read_at_s=now_s, source=Source.NUMA_STAT, mobility_known=False)
+
+
+def thp_bytes(stat: MemoryNumaStat) -> int | None:
+    """Return the bytes in transparent huge pages; None where this kernel does not count them."""
+    if stat.anon_thp is None:
+        return None
+    kinds = (stat.anon_thp, stat.shmem_thp, stat.file_thp)
+    return sum(sum(kind.values()) for kind in kinds if kind is not None)
+
+
+def _failed(error: Vanished | RightsError | Malformed) -> Looked:
+    if isinstance(error, Vanished):
+        return Looked(None, "it ended while it was looked at")
+    return Looked(None, str(error), no_right=isinstance(error, RightsError))

@@ -1,0 +1,133 @@
+"""A worker's threads: where they run and may run, read as seldom as will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from numad_py.kernel.procfs import Masks, ProcFs
+from numad_py.kernel.stat import Stat
+from numad_py.model.snapshot import Thread, WorkerId
+from numad_py.model.topology import Topology
+
+MASKS_S = 10.0
+"""So old may a thread's affinity mask become: others may change it, which nothing tells."""
+
+Ticks = Mapping[tuple[int, int], int]
+"""CPU time in clock ticks by (thread id, start time)."""
+
+
+@dataclass(frozen=True)
+class ThreadsSeen:
+    """A worker's threads and what they did since the last look."""
+
+    threads: tuple[Thread, ...]
+    run_share: Mapping[int, float] = field(default_factory=dict)
+    """Share of its CPU time by node, 0..1; empty where it did not run."""
+    demand_cpus: float = 0.0
+    """CPUs kept busy."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    at_s: float
+    ticks: int
+    """CPU time of the whole process."""
+    num_threads: int
+    masks_at_s: float
+    threads: tuple[Thread, ...]
+
+
+class Threads:
+    """Remembers each worker's threads from look to look.
+
+    A process that has spent no CPU time since, and has as many threads as before, has the same
+    threads on the same CPUs: only its masks can have changed, which are read every MASKS_S.
+    """
+
+    def __init__(self, procfs: ProcFs) -> None:
+        """Start with nothing seen."""
+        self._procfs = procfs
+        self._seen: dict[WorkerId, _Seen] = {}
+
+    def forget_except(self, workers: frozenset[WorkerId]) -> None:
+        """Drop what is remembered of workers that ended."""
+        self._seen = {k: v for k, v in self._seen.items() if k in workers}
+
+    def masks_changed(self) -> None:
+        """Read every mask anew at the next look: numad-py has set or given back some."""
+        self._seen = {k: replace(v, masks_at_s=float("-inf")) for k, v in self._seen.items()}
+
+    def look(self, worker: WorkerId, stat: Stat, now_s: float, topology: Topology) -> ThreadsSeen:
+        """Return a worker's threads.
+
+        Args:
+            worker: whose.
+            stat: of the process, read in this look.
+            now_s: time since boot.
+            topology: tells the node of a CPU.
+
+        Raises:
+            Vanished: it ended.
+            RightsError: its threads may not be seen.
+            Malformed: their folder cannot be listed.
+        """
+        before = self._seen.get(worker)
+        masks: Masks = {}
+        masks_at_s = now_s
+        if before is not None and now_s - before.masks_at_s < MASKS_S:
+            if (before.ticks, before.num_threads) == (stat.cpu_ticks, stat.num_threads):
+                self._seen[worker] = replace(before, at_s=now_s)
+                return ThreadsSeen(before.threads)
+            masks = {(t.tid, t.start_ticks): t.affinity for t in before.threads}
+            masks_at_s = before.masks_at_s
+        threads = self._procfs.threads(worker.pid, masks)
+        self._seen[worker] = _Seen(now_s, stat.cpu_ticks, stat.num_threads, masks_at_s, threads)
+        since_s = worker.start_ticks / self._procfs.clock_ticks
+        ticks = spent({}, threads)
+        if before is not None:
+            since_s = before.at_s
+            ticks = spent(ticks_of(before.threads), threads)
+        return ThreadsSeen(
+            threads,
+            run_share(ticks, threads, topology),
+            demand_cpus(ticks, now_s - since_s, self._procfs.clock_ticks),
+        )
+
+
+def ticks_of(threads: Sequence[Thread]) -> dict[tuple[int, int], int]:
+    """Return each thread's CPU time so far, by an identity that survives reuse of thread ids."""
+    return {(t.tid, t.start_ticks): t.cpu_ticks for t in threads}
+
+
+def spent(before: Ticks, now: Sequence[Thread]) -> dict[int, int]:
+    """Return the ticks that each thread ran since ``before``, by thread id.
+
+    A thread that was not there before counts with all it has run; with an empty ``before`` this is
+    therefore the time since each thread began.
+    """
+    return {t.tid: max(0, t.cpu_ticks - before.get((t.tid, t.start_ticks), 0)) for t in now}
+
+
+def run_share(
+    spent_ticks: Mapping[int, int], now: Sequence[Thread], topology: Topology
+) -> dict[int, float]:
+    """Return the share of CPU time by node, 0..1, each thread counted where it ran last.
+
+    The kernel does not account a thread's time by CPU (proc(5) has one ``processor`` field, the
+    last), so time is credited to the node on which the thread was seen. Empty when nothing ran.
+    """
+    by_node: dict[int, int] = {}
+    for thread in now:
+        node = topology.node_of_cpu(thread.last_cpu)
+        if node is not None and spent_ticks.get(thread.tid, 0) > 0:
+            by_node[node] = by_node.get(node, 0) + spent_ticks[thread.tid]
+    total = sum(by_node.values())
+    return {node: ticks / total for node, ticks in sorted(by_node.items())} if total else {}
+
+
+def demand_cpus(spent_ticks: Mapping[int, int], elapsed_s: float, ticks_per_s: int) -> float:
+    """Return how many CPUs were kept busy; 0.0 when no time has passed."""
+    if elapsed_s <= 0:
+        return 0.0
+    return sum(spent_ticks.values()) / ticks_per_s / elapsed_s

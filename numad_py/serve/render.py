@@ -1,0 +1,285 @@
+"""Documents as text for people; what is not known is left out or stands as ``-``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from numad_py.model.cpulist import format_list
+from numad_py.model.plan import Verdict
+from numad_py.model.quantity import format_bytes
+from numad_py.model.residency import Source
+from numad_py.model.text import printable
+
+MOST_SEGMENTS = 10
+MOST_USERS = 4
+"""Of a segment, named; others are counted."""
+NOTABLE_SHARE = 0.01
+"""Less than this of a worker's memory is not worth a word: shared libraries, for one."""
+
+_SOURCES = {Source.NUMA_STAT.value: "cgroup"}
+"""By the word that says most to people."""
+_NOTABLE = (
+    ("shared_bytes", "shared with others"),
+    ("policy_bytes", "placed by its user"),
+    ("refused_bytes", "refused to move"),
+    ("pinned_bytes", "pinned for devices"),
+    ("swapped_bytes", "swapped out"),
+)
+
+Entry = Mapping[str, Any]
+
+
+def render_status(document: Entry) -> str:
+    """Return a status document as text."""
+    parts = [
+        _head(document),
+        _nodes(document["nodes"]),
+        _devices(document["devices"]),
+        _interferences(document["interferences"]),
+        *_workers(document["workers"]),
+        _segments(document["segments"], document["segments_in_all"]),
+        _passed_over(document["passed_over"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def render_plan(document: Entry) -> str:
+    """Return a plan document as text."""
+    decisions = document["decisions"]
+    if not decisions:
+        return "nothing to decide: no worker"
+    lines = [
+        table(
+            ("WORKER", "PID", "HOME", "LOCAL", "VERDICT", "REASON"),
+            [
+                (
+                    d["worker"],
+                    str(d["pid"]),
+                    "-" if d["home"] is None else format_list(d["home"]),
+                    _percent(d["locality"]),
+                    d["verdict"],
+                    d["reason"],
+                )
+                for d in decisions
+            ],
+        )
+    ]
+    for d in decisions:
+        lines.append(f"\n{d['id']}  {d['why']}")
+        lines += [f"    {command}" for command in d["commands"]]
+    return "\n".join(lines)
+
+
+# The machine
+
+
+def _head(document: Entry) -> str:
+    head = f"mode {document['mode']}" + (", paused" if document["paused"] else "")
+    if document["policy"]["error"]:
+        head += "\nthe policy file was refused, an earlier one stands:\n  " + document["policy"][
+            "error"
+        ].replace("\n", "\n  ")
+    shares = {
+        "CPUs": document["pressure"]["cpu_some"],
+        "memory": document["pressure"]["memory_some"],
+        "memory, all at once": document["pressure"]["memory_full"],
+    }
+    waited = [f"{_percent(share)} for {what}" for what, share in shares.items() if share]
+    return head + (f"\nwaited in the last 10 s: {'; '.join(waited)}" if waited else "")
+
+
+def _nodes(nodes: Sequence[Entry]) -> str:
+    tiers = {n["memory_tier"] for n in nodes}
+    columns: tuple[tuple[str, Callable[[Entry], str | None]], ...] = (
+        ("NODE", lambda n: str(n["id"])),
+        ("CPUS", lambda n: n["cpus"] or "none"),
+        ("BUSY", lambda n: None if n["busy_cpus"] is None else f"{n['busy_cpus']:.1f}"),
+        ("MEMORY", lambda n: format_bytes(n["memory_bytes"])),
+        ("FREE", lambda n: "?" if n["free_bytes"] is None else format_bytes(n["free_bytes"])),
+        ("WORKERS", lambda n: format_bytes(n["workers_bytes"])),
+        ("FREE HUGE PAGES", _huge_pages),
+        ("TIER", lambda n: str(n["memory_tier"] or "-") if len(tiers) > 1 else None),
+        ("RATED READ", _rated),
+        ("DISTANCES", lambda n: " ".join(f"{k}:{v}" for k, v in n["distances"].items())),
+    )
+    cells = {head: [cell(node) for node in nodes] for head, cell in columns}
+    known = {head: column for head, column in cells.items() if any(x is not None for x in column)}
+    rows = zip(*known.values(), strict=True)
+    return table(tuple(known), [tuple(cell or "-" for cell in row) for row in rows])
+
+
+def _huge_pages(node: Entry) -> str | None:
+    pools = [
+        f"{pool['free']}/{pool['total']} x {format_bytes(pool['page_bytes'])}"
+        for pool in node["huge_pages"]
+        if pool["total"]
+    ]
+    return ", ".join(pools) or None
+
+
+def _rated(node: Entry) -> str | None:
+    """Return bandwidth and latency of reading, as the firmware rates them."""
+    rated = node["performance"] or {}
+    mib_s, ns = rated.get("read_bandwidth_mib_s"), rated.get("read_latency_ns")
+    words = [] if mib_s is None else [f"{format_bytes(mib_s << 20)}/s"]
+    words += [] if ns is None else [f"{ns} ns"]
+    return ", ".join(words) or None
+
+
+def _devices(devices: Sequence[Entry]) -> str:
+    return table(
+        ("DEVICE", "KIND", "NODE", "DRIVER", "NAME"),
+        [
+            (d["address"], d["kind"], str(d["node"]), d["driver"] or "-", d["name"] or "-")
+            for d in devices
+            if d["node"] is not None
+        ],
+    )
+
+
+def _interferences(interferences: Sequence[Entry]) -> str:
+    return table(
+        ("INTERFERES", "LEVEL", "WHAT"),
+        [(i["name"], i["level"], i["text"]) for i in interferences if i["present"]],
+    )
+
+
+def _segments(segments: Sequence[Entry], in_all: Entry) -> str:
+    shown = segments[:MOST_SEGMENTS]
+    text = table(
+        ("FILE OR SHARED SEGMENT", "KIND", "RESIDENT BY NODE", "WORKERS"),
+        [
+            (
+                s["path"],
+                s["kind"],
+                " ".join(f"{n}:{format_bytes(size)}" for n, size in s["bytes_by_node"].items()),
+                _users(s["users"]),
+            )
+            for s in shown
+        ],
+    )
+    if (more := in_all["count"] - len(shown)) > 0:
+        text += f"\nand {more} more: {format_bytes(in_all['resident_bytes'])} in all"
+    return text
+
+
+def _users(users: Sequence[str]) -> str:
+    more = len(users) - MOST_USERS
+    return " ".join(users[:MOST_USERS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _passed_over(passed_over: Sequence[Entry]) -> str:
+    return table(
+        ("NOT WATCHED", "PID", "RESIDENT", "WHY"),
+        [
+            (p["comm"], str(p["pid"]), format_bytes(p["resident_bytes"]), p["why"])
+            for p in passed_over
+        ],
+    )
+
+
+# Workers
+
+
+def _workers(workers: Sequence[Entry]) -> Iterator[str]:
+    if not workers:
+        yield "no worker: no process matches a rule (numad-py check-config lists the rules)"
+        return
+    yield table(
+        ("WORKER", "PID", "HOME", "LOCAL", "RESIDENT BY NODE", "FIGURES", "DECISION"),
+        [_worker_row(worker) for worker in workers],
+    )
+    yield "\n".join(
+        f"{w['worker']}: {w['decision']['why']}"
+        for w in workers
+        if w["decision"] is not None and w["decision"]["verdict"] != Verdict.REST.value
+    )
+    notes = ((w["worker"], "; ".join(_notes(w))) for w in workers)
+    yield "\n".join(f"{label}: {said}" for label, said in notes if said)
+
+
+def _worker_row(worker: Entry) -> tuple[str, ...]:
+    home = worker["home"]
+    resident = worker["resident_bytes"]
+    decision = worker["decision"]
+    return (
+        worker["worker"],
+        str(worker["pid"]),
+        "-" if home is None else f"{format_list(home['nodes'])} ({home['source']})",
+        _percent(worker["locality"]),
+        "?"
+        if resident is None
+        else " ".join(f"{n}:{format_bytes(sum(k.values()))}" for n, k in resident.items()),
+        "-" if worker["figures"] is None else figures(worker["figures"]),
+        "-" if decision is None else f"{decision['verdict']} {decision['reason']}",
+    )
+
+
+def figures(document: Entry) -> str:
+    """Return where figures come from, how old they are and how sure, in few words.
+
+    ``numa_maps 40s, sample 2s ±0.9%``: each page counted 40 s ago; a sample found that unchanged
+    2 s ago, give or take 0.9 points of its memory.
+    """
+    looks = (document, document["confirmed"])
+    return ", ".join(_look(look) for look in looks if look is not None)
+
+
+def _look(look: Entry) -> str:
+    source: str = look["source"]
+    words = [_SOURCES.get(source, source), _age(look["age_seconds"])]
+    if look["error"]:
+        words.append(f"±{100 * look['error']:.1f}%")
+    return " ".join(words)
+
+
+def _age(seconds: float) -> str:
+    for unit, unit_s in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _notes(worker: Entry) -> Iterator[str]:
+    """Return what else is to be known of a worker's memory."""
+    resident = sum(sum(kinds.values()) for kinds in (worker["resident_bytes"] or {}).values())
+    least = max(1.0, NOTABLE_SHARE * resident)
+    sizes = [
+        f"{format_bytes(worker[key])} {what}"
+        for key, what in _NOTABLE
+        if (worker[key] or 0) >= least
+    ]
+    if sizes:
+        yield ", ".join(sizes)
+    traffic = worker["bandwidth"]
+    if traffic is not None and traffic["total_bytes_per_s"]:
+        remote = max(0, traffic["total_bytes_per_s"] - traffic["local_bytes_per_s"])
+        yield (
+            f"{format_bytes(remote)}/s of its {format_bytes(traffic['total_bytes_per_s'])}/s "
+            "of memory traffic is remote"
+        )
+    if worker["figures"] is not None:
+        if not worker["figures"]["mobility_known"]:
+            yield "what of it may be moved is not known yet"
+        if worker["figures"]["no_full_reading"]:
+            yield worker["figures"]["no_full_reading"]
+
+
+# Words
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows below their headings in columns; nothing where there is no row."""
+    if not rows:
+        return ""
+    rows = [tuple(printable(cell) for cell in row) for row in rows]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"

@@ -1,0 +1,106 @@
+"""Second looks: when a program that came by exec is seen, and what looking for it costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from numad_py.observe.discovery import (
+    SLOW_S,
+)
+from numad_py.policy.schema import Policy
+from tests.fake_tree import PF_KTHREAD
+from tests.unit.crowd import (
+    BOOT_S,
+    JUDGED,
+    POLICY,
+    SERVER,
+    Crowd,
+    Looks,
+    Proc,
+    old_crowd,
+    rule,
+)
+
+# Second looks
+
+
+@pytest.mark.parametrize("age_s", [0.0, 0.4, 1.5, 7.0, 40.0, 119.0, 400.0])
+@pytest.mark.parametrize("interval_s", [1.0, 5.0])
+@pytest.mark.parametrize("crowd", [0, 300])
+def test_a_server_that_comes_by_exec_is_found_in_time(
+    age_s: float, interval_s: float, crowd: int
+) -> None:
+    """After at most the age it had, at most SLOW_S, and one look; at once if it was just seen."""
+    looks = Looks(old_crowd(crowd), interval_s=interval_s)
+    looks.look()
+    began_s = looks.now_s + 0.1
+    process = looks.start(9, Proc())
+    process.start_s = began_s
+    looks.look()
+    while looks.now_s + interval_s < began_s + age_s:
+        assert not looks.look().workers
+    process.exec(SERVER)
+    exec_s = max(looks.now_s, began_s + age_s)
+    while not looks.look().workers:
+        assert looks.now_s - exec_s <= min(exec_s - began_s, SLOW_S)
+    if age_s < interval_s - 0.1:
+        assert looks.now_s - began_s < 2 * interval_s
+
+
+def test_an_old_process_becomes_a_server_within_slow_s() -> None:
+    """One that was there long before the first look is found, too."""
+    looks = Looks(old_crowd(40), interval_s=5.0)
+    looks.look()
+    for process in looks.crowd.procs.values():
+        process.exec(SERVER)
+    while looks.now_s <= BOOT_S + SLOW_S + 2 * looks.interval_s:
+        census = looks.look()
+    assert len(census.workers) == 40
+
+
+def test_a_second_look_reads_the_program_alone_every_other_time() -> None:
+    """Whether it is the same program is asked each time; user and cgroup every other time."""
+    looks = Looks(Crowd())
+    looks.crowd.add(1, Proc())
+    looks.look()
+    looks.start(9, Proc())
+    kinds = []
+    for _ in range(200):
+        looks.look()
+        files = {file for pid, file in looks.crowd.reads if pid == 9}
+        looks.crowd.reads.clear()
+        if files:
+            kinds.append(files)
+    assert kinds[::2] == [JUDGED] * len(kinds[::2])
+    assert kinds[1::2] == [{"exe", "cmdline"}] * len(kinds[1::2])
+    # Ages 0, 1, 2, then doubling at most: 7 to 120 s, and one or two more.
+    assert 9 <= len(kinds) <= 14
+
+
+def test_a_change_of_user_alone_is_seen_after_two_pauses() -> None:
+    """A process that gives up root without an exec matches a rule on its user in the end."""
+    policy = Policy(rules=(rule("mine", user="4242"),))
+    looks = Looks(Crowd(), policy)
+    looks.crowd.add(1, Proc())
+    looks.look()
+    process = looks.start(9, Proc())
+    while looks.now_s < process.start_s + 10:
+        looks.look()
+    process.uid = 4242
+    while not looks.look().workers:
+        assert looks.now_s < process.start_s + 40 + looks.interval_s
+
+
+def test_kernel_threads_are_judged_once() -> None:
+    """They never exec: of each one its stat is read once, and nothing after."""
+    looks = Looks(Crowd(), interval_s=5.0)
+    for pid in range(2, 40):
+        looks.crowd.add(pid, Proc("", flags=PF_KTHREAD, comm="kworker/0:1"))
+    assert looks.look().unmatched == 38
+    for _ in range(100):
+        looks.look(forked=1)
+    looks.discovery.use(POLICY)
+    looks.look()
+    stats = [count for (_, file), count in looks.crowd.reads.items() if file == "stat"]
+    assert stats == [1] * 38
+    assert not {file for _, file in looks.crowd.reads} & {"status", "cgroup"}
