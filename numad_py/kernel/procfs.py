@@ -1,4 +1,4 @@
-"""/proc of a machine, at any mount point."""
+"""Processes in /proc, at any mount point."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 from numad_py.errors import Malformed, NumadError, Vanished
 from numad_py.kernel.clock import monotonic_s
-from numad_py.kernel.files import Files
-from numad_py.kernel.machine_stat import MachineStat, parse_machine_stat
-from numad_py.kernel.pressure import parse_pressure
+from numad_py.kernel.machine import MachineFs
 from numad_py.kernel.stat import Stat, parse_stat
 from numad_py.model.cpulist import parse_list
-from numad_py.model.machine import Pressure
 from numad_py.model.snapshot import MemoryStatus, Thread
 
 LONGEST_CMDLINE = 64 * 1024
@@ -50,14 +47,6 @@ class ProcessInfo:
     cgroup: str | None = None
 
 
-@dataclass(frozen=True)
-class Swap:
-    """What the machine can swap to."""
-
-    total_bytes: int
-    used_bytes: int
-
-
 def _kib(text: str | None) -> int | None:
     number, _, unit = (text or "").partition(" ")
     try:
@@ -77,7 +66,7 @@ def is_own(root: str | os.PathLike[str]) -> bool:
         return False
 
 
-class ProcFs(Files):
+class ProcFs(MachineFs):
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
     Every method but ``entries``, ``cgroup``, ``resctrl_group``, ``pressure``, ``boot_id`` and
@@ -307,78 +296,6 @@ class ProcFs(Files):
         names = {key: name for key, colon, name in (x.partition(":") for x in lines[:-1]) if colon}
         res, mon = names.get("res"), names.get("mon")
         return (res, mon) if res and mon is not None else None
-
-    # The machine
-
-    def uptime_s(self) -> float:
-        """Return the time since boot (CLOCK_BOOTTIME; uptime_proc_show, fs/proc/uptime.c).
-
-        Raises:
-            NumadError: there is no such file: this is no proc file system.
-            Malformed: the file holds no number.
-        """
-        try:
-            text = self._read("uptime")
-        except (Vanished, Malformed) as error:
-            raise self._no_procfs(error) from None
-        try:
-            return float(text.split()[0])
-        except (ValueError, IndexError):
-            msg = f"{self.root / 'uptime'} holds no number: {text[:40]!r}"
-            raise Malformed(msg) from None
-
-    def machine_stat(self) -> MachineStat:
-        """Return how busy each CPU was, and how many processes were made (/proc/stat)."""
-        with self._counted():
-            return parse_machine_stat(self._read("stat"))
-
-    def pressure(self) -> Pressure:
-        """Return who waited for CPUs and memory; None where this kernel has no PSI.
-
-        Where it is switched off (``psi=0``) the files are absent, or reading them answers
-        EOPNOTSUPP (``psi_proc_init`` and ``psi_show``, kernel/sched/psi.c).
-        """
-        shares: dict[str, dict[str, float]] = {}
-        for name in ("cpu", "memory"):
-            with contextlib.suppress(NumadError):
-                shares[name] = parse_pressure(self._read(f"pressure/{name}"))
-        memory = shares.get("memory", {})
-        return Pressure(
-            cpu_some=shares.get("cpu", {}).get("some"),
-            memory_some=memory.get("some"),
-            memory_full=memory.get("full"),
-        )
-
-    def boot_id(self) -> str | None:
-        """Return the id of this boot."""
-        try:
-            return self._read("sys/kernel/random/boot_id").strip()
-        except NumadError:
-            return None
-
-    def sysctl_int(self, name: str) -> int | None:
-        """Return a number below /proc/sys, None where this kernel has none of that name."""
-        try:
-            return int(self._read(f"sys/{name}").split()[0])
-        except (NumadError, ValueError, IndexError):
-            return None
-
-    def swap(self) -> Swap:
-        """Return how much swap there is and how much of it is used.
-
-        Raises:
-            NumadError: meminfo cannot be read, or lacks either figure.
-        """
-        pairs = (line.partition(":") for line in self._read("meminfo").split("\n"))
-        figures = {key: _kib(value.strip()) for key, _, value in pairs}
-        total, free = figures.get("SwapTotal"), figures.get("SwapFree")
-        if total is None or free is None:
-            msg = f"{self.root / 'meminfo'} does not say how much swap there is"
-            raise Malformed(msg)
-        return Swap(total, total - free)
-
-    def _no_procfs(self, why: object) -> NumadError:
-        return NumadError(f"{self.root} cannot be used ({why}): is this a proc file system?")
 
     def _list(self, text: str | None) -> frozenset[int] | None:
         if text is None:

@@ -30,9 +30,9 @@ __all__ = ["DRAWS", "Area", "NodesOf", "Sample", "disagrees", "residency", "samp
 
 DRAWS = 4_000
 """Asked for at most. 2,401 resident draws are enough for 2 points; in sparse areas some miss."""
-FIRST_DRAWS = 1_024
+FIRST_DRAWS = 768
 """Asked for at least, pilot and all; enough for a worker that is nearly at home."""
-PILOT_DRAWS = 256
+PILOT_DRAWS = 160
 LEAST_DRAWS = 2 * FIRST_DRAWS
 """So many must be allowed: what is counted, the pilot and one look after it; each has a stratum for
 every class and magnitude of area, at worst."""
@@ -40,7 +40,7 @@ LEAST_STEP = 128
 """Fewer more are not worth another call."""
 WANTED_SHARE = 0.02
 """Half the width of the widest interval at which no more is drawn."""
-UNITS = 32
+UNITS = 20
 """Into so many parts the pilot divides the address space, and a few more."""
 SMALL_SHARE = 4096
 """Areas smaller than this part of all are drawn from together, whatever their sizes."""
@@ -253,7 +253,7 @@ def _wanted(found: Sample) -> int:
     most = 0.0
     for share in found.shares.values():
         low, high = wilson(share, found.effective)
-        if (high - low) / 2 > WANTED_SHARE:
+        if max(high - share, share - low) > WANTED_SHARE:
             worst = min(max(0.5, low), high)
             most = max(most, worst * (1 - worst) * (INTERVAL_Z / WANTED_SHARE) ** 2)
     if not most:

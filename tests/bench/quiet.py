@@ -26,7 +26,8 @@ INTERVAL_S = 5
 SETTLE_S = 30
 """After this what is done in the first cycles only is done; numad, which is first, needs less."""
 NUMAD_SETTLE_S = 15
-WINDOW_S = 30
+WINDOW_S = 28
+"""And until the next rest: half a minute, in which is all that comes round by then."""
 WINDOWS = 3
 LIMIT = 0.5
 NO_WORKERS = "[discovery]\nknown_servers = false\n"

@@ -54,15 +54,16 @@ def count(command: str) -> float:
 def main() -> None:
     """Measure one window after the other."""
     pid, seconds, windows, command = sys.argv[1:]
+    rest(pid)
+    cycles = count(command)
     for _ in range(int(windows)):
-        rest(pid)
-        cycles = count(command)
         began_s, before = time.monotonic(), cpu_ns(pid)
         time.sleep(float(seconds))
         rest(pid)
         spent_s = sum(ns - before.get(tid, 0) for tid, ns in cpu_ns(pid).items()) / 1e9
         took_s = time.monotonic() - began_s
-        window = {"cpu_s": spent_s, "seconds": took_s, "cycles": count(command) - cycles}
+        begun_with, cycles = cycles, count(command)
+        window = {"cpu_s": spent_s, "seconds": took_s, "cycles": cycles - begun_with}
         print(json.dumps(window), flush=True)
 
 

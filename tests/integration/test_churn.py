@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import pytest
 
+from numad_py.errors import NumadError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs
-from numad_py.serve.control import NotRunning, call
+from numad_py.serve.control import call
 from tests.guest.project import ROOT
 from tests.integration.program import policy
 
@@ -97,7 +98,7 @@ class Watched:
         """Wait until it has looked so many times."""
         limit = time.monotonic() + WITHIN_S
         while True:
-            with contextlib.suppress(NotRunning):
+            with contextlib.suppress(NumadError):  # not up, or in its first cycle
                 document = cast("dict[str, Any]", call(self.socket, "status", timeout_s=WITHIN_S))
                 if document["cycle"] >= count:
                     return

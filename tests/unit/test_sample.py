@@ -11,7 +11,7 @@ import pytest
 from numad_py.model.residency import Kind, Mobility, Source, wilson
 from numad_py.model.snapshot import MemoryStatus
 from numad_py.observe.estimate import Cell, PageClass, estimate
-from numad_py.observe.sample import DRAWS, Area, Sample, disagrees, residency, sample
+from numad_py.observe.sample import DRAWS, FIRST_DRAWS, Area, Sample, disagrees, residency, sample
 from tests.layouts import ABSENT, GIB, MIB, UNMAPPED, Layout, Run, Stretch
 
 BASE = 0x7000_0000_0000
@@ -63,9 +63,9 @@ def test_memory_all_on_one_node_is_found_there() -> None:
     assert result.by_node() == {3: 8 * GIB}
     assert result.source is Source.SAMPLE
     assert (result.read_at_s, result.cost_s, result.policies) == (7.0, 0.002, ("bind:3",))
-    assert found.drawn == found.resident == 1024
-    assert result.sampled_pages == int(found.effective) >= 1000
-    assert 0 < result.error_share < 0.005
+    assert found.drawn == found.resident == FIRST_DRAWS
+    assert result.sampled_pages == int(found.effective) >= 0.9 * FIRST_DRAWS
+    assert 0 < result.error_share < 0.006
 
 
 def test_more_is_drawn_where_pages_are_spread() -> None:
@@ -81,7 +81,7 @@ def test_more_is_drawn_where_pages_are_spread() -> None:
     assert cut.resident < cut.effective < 4 * cut.resident
 
 
-@pytest.mark.parametrize("pages", [1, 2, 3, 512, 1024])
+@pytest.mark.parametrize("pages", [1, 2, 3, 512, FIRST_DRAWS])
 def test_few_pages_are_counted(pages: int) -> None:
     """No more pages than draws: each is asked for once, and nothing is left to chance."""
     asked: list[int] = []
@@ -130,7 +130,7 @@ def test_cost_does_not_grow_with_memory(size: int) -> None:
         return array("i", [0]) * len(addresses)
 
     drawn(nodes_of, area(size))
-    assert sum(calls) == 1024
+    assert sum(calls) == FIRST_DRAWS
     assert len(calls) == 2
 
 
