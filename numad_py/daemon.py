@@ -202,8 +202,8 @@ class Daemon:
         for outcome in outcomes:
             if outcome.moved or outcome.after is not None:
                 self.observer.accept(outcome.decision.worker, outcome.after)
-        if outcomes:
-            self.observer.masks_changed()
+            if outcome.threads_bound:
+                self.observer.masks_changed()
         return outcomes
 
     def _publish(
@@ -340,6 +340,7 @@ class Daemon:
             configure(policy.log.level, policy.log.format)
         self.actuator.use(policy)
         self.observer.use(policy)
+        self.observer.masks_changed()  # another mode may have given them back
         self.policy = policy
         self._policy_error = None
         self._policy_loaded_at = clock.unix_s()

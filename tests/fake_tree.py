@@ -253,21 +253,28 @@ class FakeMachine:
             put(here / "cpu_resctrl_groups", f"res:{res}\nmon:{mon}\n")
         for i, thread in enumerate(process.all_threads):
             tid = process.pid + i
-            stat = stat_line(
-                tid,
-                process.comm,
-                process.start_ticks,
-                thread.cpu_ticks,
-                thread.last_cpu,
-                flags=process.flags,
-                resident_kib=process.resident_kib,
-            )
+            stat = self._stat_of(process, tid, thread.cpu_ticks, thread.last_cpu)
             status = self._status(process, thread)
             put(here / f"task/{tid}/stat", stat)
             put(here / f"task/{tid}/status", status)
             if not i:
-                put(here / "stat", stat)
+                # The process's own line has the time of all its threads.
+                ticks = sum(t.cpu_ticks for t in process.all_threads)
+                put(here / "stat", self._stat_of(process, tid, ticks, thread.last_cpu))
                 put(here / "status", status)
+
+    @staticmethod
+    def _stat_of(process: FakeProcess, tid: int, cpu_ticks: int, last_cpu: int) -> str:
+        return stat_line(
+            tid,
+            process.comm,
+            process.start_ticks,
+            cpu_ticks,
+            last_cpu,
+            flags=process.flags,
+            resident_kib=process.resident_kib,
+            num_threads=len(process.all_threads),
+        )
 
     def _status(self, process: FakeProcess, thread: FakeThread) -> str:
         own = thread.affinity if thread.affinity is not None else process.affinity
@@ -293,11 +300,13 @@ def stat_line(
     *,
     flags: int = 0,
     resident_kib: int | None = None,
+    num_threads: int = 1,
 ) -> str:
     """Return a line as /proc/PID/stat has it (proc(5))."""
     fields = ["0"] * 50
     fields[0], fields[1], fields[6] = "S", "1", str(flags)
     fields[11] = str(cpu_ticks)
+    fields[17] = str(num_threads)
     fields[19] = str(start_ticks)
     fields[21] = str((resident_kib or 0) * 1024 // os.sysconf("SC_PAGE_SIZE"))
     fields[36] = str(last_cpu)

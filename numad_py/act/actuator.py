@@ -271,7 +271,7 @@ class RealActuator:
             bound = self._bind(decision, tally)
             if tally.end is End.DONE and decision.moves:
                 self._mover.move(decision, self._policy.migration, tally)
-            if decision.moves and not decision.sampled and not self._halt.is_set():
+            if decision.moves and not self._halt.is_set():
                 after = measure(decision.worker.pid, self._procfs)
         except Vanished:
             tally.end = End.GONE

@@ -13,7 +13,7 @@ from numad_py.act.handing import Hands
 from numad_py.act.identity import Alive, alive
 from numad_py.act.measure import measure
 from numad_py.act.pages import THP_BYTES, Pages
-from numad_py.act.ranges import Range, ranges_mapped, ranges_on
+from numad_py.act.ranges import Range, ranges_on
 from numad_py.errors import Vanished
 from numad_py.kernel import clock, numa_maps
 from numad_py.kernel.procfs import ProcFs
@@ -112,7 +112,6 @@ class _Walk:
     ) -> None:
         self._mover = mover
         self._pid = decision.worker.pid
-        self._sampled = decision.sampled
         self._policy = policy
         self._tally = tally
         self._handle = handle
@@ -123,11 +122,7 @@ class _Walk:
 
     def run(self) -> None:
         sources = frozenset(self._budget)
-        if self._sampled:
-            ranges = list(ranges_mapped(self._pid, self._mover.procfs))
-        else:
-            ranges = list(ranges_on(self._pid, sources, self._mover.procfs))
-        for found in ranges:
+        for found in list(ranges_on(self._pid, sources, self._mover.procfs)):
             self._range(found)
             if self._tally.end is not End.DONE:
                 return

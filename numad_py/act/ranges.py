@@ -47,19 +47,3 @@ def ranges_on(pid: int, sources: frozenset[int], procfs: ProcFs) -> Iterator[Ran
             remote_bytes=remote * vma.page_bytes,
             may_be_thp=vma.page_bytes == BASE_PAGE and vma.kind in {Kind.ANON, Kind.SHMEM},
         )
-
-
-def ranges_mapped(pid: int, procfs: ProcFs) -> Iterator[Range]:
-    """Return all areas that may hold pages of the process's own, by address, without numa_maps.
-
-    For a worker that reading in full would hold up: each chunk is asked for as it comes. Areas of
-    files are left out, since what shares them is not known.
-
-    Raises:
-        Vanished: the process ended.
-        RightsError: no right to look.
-    """
-    for area in parse_maps(procfs.maps(pid)):
-        if area.may_hold_pages and not area.inode:
-            size = area.end - area.start
-            yield Range(area.start, area.end, BASE_PAGE, size, may_be_thp=True)

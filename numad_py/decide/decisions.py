@@ -37,10 +37,6 @@ FINISHED_BYTES = 1 << 20
 """and while at least so much is remote."""
 
 
-SAMPLE_ERROR = 1e-6
-"""A sample is never quite sure, also where it stated no error."""
-
-
 @dataclass(frozen=True)
 class _Said:
     """A decision less the worker it is about."""
@@ -50,7 +46,6 @@ class _Said:
     why: str
     bind_cpus: frozenset[int] | None = None
     moves: tuple[MemoryMove, ...] = ()
-    sampled: bool = False
 
 
 def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Plan, DecisionState]:
@@ -67,7 +62,7 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     it is being moved                                wait    moving
     memory remote or threads away, but paused        wait    paused
     the same, but acted on within the cooldown       wait    cooldown
-    memory may be remote, by a sample alone           wait    measuring
+    the same, but its memory was not read in full    wait    measuring
     memory remote, no room at home                   refuse  no-room
     memory remote                                    act     remote-memory
     threads away or free to leave                    act     remote-threads
@@ -106,7 +101,6 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
                 finding=finding,
                 bind_cpus=said.bind_cpus,
                 moves=said.moves,
-                sampled=said.sampled,
             )
         )
         memory = replace(memory, home=home)
@@ -151,8 +145,10 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
     left_s = _cooldown_left_s(memory, policy, snapshot.at_s)
     if left_s > 0:
         return _Said(Verdict.WAIT, Reason.COOLDOWN, words.cooldown(finding, left_s))
-    if remote and unsure:
-        return _Said(Verdict.WAIT, Reason.MEASURING, words.measuring(finding, unsure))
+    if not worker.residency.full:
+        # What a cheap look takes for movable may be bound by its user, and so may its threads.
+        why = words.measuring(finding, worker.residency, unsure if remote else None)
+        return _Said(Verdict.WAIT, Reason.MEASURING, why)
     moves: tuple[MemoryMove, ...] | None = ()
     if remote:
         moves = moves_home(worker, home, memory, topology, room)
@@ -160,15 +156,15 @@ def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
         return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(finding, home, room.bytes_on))
     why = words.act(worker, finding, home, bind, moves)
     reason = Reason.REMOTE_MEMORY if moves else Reason.REMOTE_THREADS
-    return _Said(Verdict.ACT, reason, why, bind, moves, sampled=not worker.residency.full)
+    return _Said(Verdict.ACT, reason, why, bind, moves)
 
 
 def _unsure(worker: Worker) -> float:
-    """Return by what share a sample may be wrong, where more can be known; else 0.0."""
-    residency = worker.residency
-    if residency is None or residency.full or residency.no_full_reading is not None:
-        return 0.0
-    return max(residency.error_share, SAMPLE_ERROR)
+    """Return by what share of its movable bytes the figures may be wrong; 0.0 after a full reading.
+
+    The cgroup's charges state no error: they are taken as they are, and read in full before acting.
+    """
+    return worker.residency.error_share if worker.residency is not None else 0.0
 
 
 def _is_remote(

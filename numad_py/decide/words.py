@@ -44,12 +44,14 @@ def paused(finding: Finding) -> str:
     return f"{remote(finding)}; paused (numad-py resume)"
 
 
-def measuring(finding: Finding, unsure: float) -> str:
-    """Say that a sample is not enough to act on."""
-    return (
-        f"by a sample {remote(finding)}, give or take {100 * unsure:.1f} points; "
-        "its memory is read in full before anything is done"
-    )
+def measuring(finding: Finding, residency: Residency, unsure: float | None) -> str:
+    """Say that a cheap look is not enough to act on; ``unsure``: it is about remote memory."""
+    what = "its threads are free to leave, or away"
+    if unsure is not None:
+        what = f"by a {residency.source.value} {remote(finding)}"
+        what += f", give or take {100 * unsure:.1f} points" if unsure else ""
+    then = residency.no_full_reading or "its memory is read in full before anything is done"
+    return f"{what}; {then}"
 
 
 def cooldown(finding: Finding, left_s: float) -> str:

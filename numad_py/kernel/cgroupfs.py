@@ -55,6 +55,12 @@ class MemoryNumaStat:
 _KEYS = frozenset(field.name for field in fields(MemoryNumaStat))
 
 
+_WANTED = re.compile(
+    rf"^((?:{_HIERARCHICAL})?(?:{'|'.join(sorted(_KEYS))})(?:=[0-9]+)?) (.*)\n", re.MULTILINE
+)
+"""A line with one of the figures; a last line that was cut short has no newline."""
+
+
 def parse_numa_stat(text: str) -> MemoryNumaStat:
     """Return the figures of a memory.numa_stat.
 
@@ -62,8 +68,7 @@ def parse_numa_stat(text: str) -> MemoryNumaStat:
     of v1 ``hierarchical_anon=PAGES N0=PAGES N1=PAGES``. Other keys are passed over.
     """
     found: dict[str, Mapping[int, int]] = {}
-    for line in text.split("\n")[:-1]:
-        first, _, figures = line.partition(" ")
+    for first, figures in _WANTED.findall(text):
         key, pages, _ = first.partition("=")
         if bool(pages) != key.startswith(_HIERARCHICAL):
             continue

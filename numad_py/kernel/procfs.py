@@ -6,7 +6,7 @@ import contextlib
 import os
 import pwd
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from numad_py.errors import Malformed, NumadError, Vanished
@@ -21,9 +21,11 @@ LONGEST_CMDLINE = 64 * 1024
 USERS_S = 60.0
 """For so long the name of a user is taken to be the same."""
 _UID = re.compile(r"^Uid:[ \t]+[0-9]+[ \t]+([0-9]+)", re.MULTILINE)
-Masks = Mapping[tuple[int, int], "frozenset[int] | None"]
-"""Affinity by thread id and start time."""
-NO_MASKS: Masks = {}
+_MEMORY = re.compile(
+    r"^(Rss(?:Anon|File|Shmem)|HugetlbPages|Vm(?:Swap|Lck|Pin)|Mems_allowed_list):[ \t]*(.*)$",
+    re.MULTILINE,
+)
+_CPUS_ALLOWED = re.compile(r"^Cpus_allowed_list:[ \t]*(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,6 @@ class ProcFs(MachineFs):
         with self._counted():
             return parse_stat(self._read(f"{pid}/stat"))
 
-    def status(self, pid: int, tid: int | None = None) -> dict[str, str]:
-        """Return /proc/PID/status, or that of one thread, as words by key."""
-        path = f"{pid}/status" if tid is None else f"{pid}/task/{tid}/status"
-        with self._counted():
-            pairs = (line.partition(":") for line in self._read(path).split("\n"))
-            return {key: value.strip() for key, _, value in pairs if key}
-
     def process(self, pid: int) -> ProcessInfo:
         """Return what rules match on; what may not be read is None or empty.
 
@@ -191,47 +186,40 @@ class ProcFs(MachineFs):
         except OSError:
             return None
 
-    def threads(self, pid: int, masks: Masks = NO_MASKS) -> tuple[Thread, ...]:
+    def threads(self, pid: int) -> tuple[Thread, ...]:
         """Return all threads that could be read, by id.
-
-        Args:
-            pid: of the process.
-            masks: affinity by (thread id, start time) where it is known already; not read again.
 
         Raises:
             Vanished: the process ended.
         """
-        with self._counted(), self._translated(self.root / f"{pid}/task") as folder:
-            tids = sorted(map(int, os.listdir(folder)))
         threads = []
-        for tid in tids:
+        for tid in sorted(self.tids(pid)):
             with contextlib.suppress(Vanished, Malformed):
-                threads.append(self.thread(pid, tid, masks))
+                threads.append(self.thread(pid, tid))
         return tuple(threads)
 
-    def thread(
-        self,
-        pid: int,
-        tid: int,
-        masks: Masks = NO_MASKS,
-    ) -> Thread:
-        """Return one thread; its affinity is read where ``masks`` does not know it."""
+    def tids(self, pid: int) -> set[int]:
+        """Return the ids of all threads."""
+        with self._counted(), self._translated(self.root / f"{pid}/task") as folder:
+            return set(map(int, os.listdir(folder)))
+
+    def thread(self, pid: int, tid: int) -> Thread:
+        """Return one thread."""
         with self._counted():
             stat = parse_stat(self._read(f"{pid}/task/{tid}/stat"))
-        affinity = masks.get((tid, stat.start_ticks))
-        if affinity is None:
-            affinity = self._list(self.status(pid, tid).get("Cpus_allowed_list"))
+            cpus = _CPUS_ALLOWED.search(self._read(f"{pid}/task/{tid}/status"))
         return Thread(
             tid=tid,
             start_ticks=stat.start_ticks,
-            affinity=affinity,
+            affinity=self._list(cpus[1]) if cpus else None,
             last_cpu=stat.last_cpu,
             cpu_ticks=stat.cpu_ticks,
         )
 
     def memory(self, pid: int) -> MemoryStatus:
         """Return what status says of a process's memory, at no cost to it."""
-        status = self.status(pid)
+        with self._counted():
+            status = dict(_MEMORY.findall(self._read(f"{pid}/status")))
         return MemoryStatus(
             mems_allowed=self._list(status.get("Mems_allowed_list")),
             anon_bytes=_kib(status.get("RssAnon")),

@@ -56,7 +56,7 @@ class ResctrlFs(Files):
         return Traffic(sum(known[: len(caches)]), sum(known[len(caches) :]))
 
     def holds_only(self, res: str, mon: str, tids: AbstractSet[int]) -> bool:
-        """Say whether a group's traffic is that of these threads and of no other.
+        """Say whether a group's traffic is that of these threads, all of them, and of no other.
 
         False also where it names no thread: a control group does not where the processor monitors
         but cannot control (``is_closid_match``, fs/resctrl/rdtgroup.c). A group that owns CPUs
@@ -69,7 +69,7 @@ class ResctrlFs(Files):
             tasks = set(map(int, self._read(f"{folder}/tasks").split()))
         except (NumadError, ValueError):
             return False
-        return bool(tasks) and tasks <= tids and not self._owns_cpus(folder)
+        return bool(tasks) and tasks == tids and not self._owns_cpus(folder)
 
     def _owns_cpus(self, folder: str) -> bool:
         try:

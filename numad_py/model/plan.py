@@ -87,7 +87,7 @@ class Reason(str, Enum):
     UNREADABLE = "unreadable"
     """wait: its memory could not be read; the problem is in the text."""
     MEASURING = "measuring"
-    """wait: a sample says that there is something to do; it is read in full before that."""
+    """wait: a cheap look says that there is something to do; it is read in full before that."""
     MEMPOLICY = "mempolicy"
     """refuse: its user bound its memory."""
     NO_ROOM = "no-room"
@@ -124,9 +124,6 @@ class Decision:
     bind_cpus: frozenset[int] | None = None
     """CPUs to which each thread's mask is narrowed; None leaves affinity alone."""
     moves: tuple[MemoryMove, ...] = ()
-    sampled: bool = False
-    """Made from a sample, where a full reading would hold up the worker for too long: its areas
-    are to be walked in whole, and not read in full either."""
 
     @property
     def move_bytes(self) -> int:

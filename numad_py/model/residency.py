@@ -101,13 +101,15 @@ class Residency:
     """Distinct mempolicies other than default and local, as numa_maps prints them, sorted."""
     source: Source = Source.NUMA_MAPS
     sampled_pages: int | None = None
-    """Of a sample: resident pages that were drawn, in effect; None where all were counted."""
+    """Of a sample: pages that were drawn, in effect, of what can be moved; None where all were
+    counted."""
     segments: tuple[SegmentPart, ...] = ()
     """Files and shared segments that it maps, the larger ones, by id."""
     mobility_known: bool = True
     """False where all of it counts as movable because nobody has looked at its areas yet."""
     no_full_reading: str | None = None
-    """Why its numa_maps is not read, though a decision hangs on it; None where it can be."""
+    """Why it could not be read in full, though a decision hangs on it; None where nobody tried, or
+    it could."""
     confirmed: Confirmation | None = None
 
     @property
@@ -146,15 +148,16 @@ class Residency:
 
     @property
     def error_share(self) -> float:
-        """By so much at most a node's share of its bytes may be wrong, 95 times in 100.
+        """By so much at most a node's share of what can be moved may be wrong, 95 times in 100.
 
         0.0 where all pages were counted. The farther end of the widest interval: near 0 and 1 it
         is lopsided.
         """
-        total = self.total_bytes()
         if self.sampled_pages is None:
             return 0.0
-        shares = [size / total for size in self.by_node().values()] if total else [0.0]
+        movable = self.by_node(mobility=Mobility.MOVABLE)
+        total = sum(movable.values())
+        shares = [size / total for size in movable.values()] if total else [0.0]
         bounds = ((share, *wilson(share, self.sampled_pages)) for share in shares)
         return max(max(high - share, share - low) for share, low, high in bounds)
 

@@ -176,6 +176,8 @@ class Snapshot:
     """By name; those that are not present too. Empty where nobody looked."""
     unmatched: int = 0
     """Processes looked at that no rule matches or that a rule excludes."""
+    deferred: int = 0
+    """Processes that were not looked at yet, since so many are new."""
     passed_over: tuple[PassedOver, ...] = ()
     """The largest of them, as far as they would be worth moving; largest first."""
     vanished: int = 0

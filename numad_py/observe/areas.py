@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from numad_py.kernel.maps import MappedArea
@@ -22,6 +22,8 @@ SEGMENT_BYTES = 1 << 20
 """Files and shared segments with less resident are not told apart: libraries, mostly."""
 SAMPLED_SEGMENT_BYTES = 64 << 20
 """In a sample only those are told apart of which an area is at least so large."""
+APART_SHARE = 0.1
+"""Where what cannot be moved takes up more of the areas, it is drawn from by itself."""
 _HUGETLB = ("/anon_hugepage", "/dev/hugepages/")
 
 
@@ -31,6 +33,8 @@ class Known:
 
     start: int
     end: int
+    inode: int
+    """Of the file that was mapped there; 0: none."""
     kind: Kind
     mobility: Mobility
     page_bytes: int
@@ -46,22 +50,30 @@ class Frame:
     policies: tuple[str, ...] = ()
     """Mempolicies other than default and local, as numa_maps prints them."""
 
-    def at(self, address: int) -> Known | None:
-        """Return the area that held an address."""
-        place = bisect_right(self.starts, address) - 1
-        if place < 0 or address >= self.areas[place].end:
+    def at(self, area: MappedArea) -> Known | None:
+        """Return the area of which this one is, or is a part; another file is another area."""
+        place = bisect_right(self.starts, area.start) - 1
+        if place < 0:
             return None
-        return self.areas[place]
+        known = self.areas[place]
+        return known if area.start < known.end and area.inode == known.inode else None
 
 
 def frame_of(vmas: Sequence[Vma], mapped: Iterable[MappedArea]) -> Frame:
     """Return what a full reading tells of the areas; those that hold nothing are left out."""
-    ends = {area.start: area.end for area in mapped}
+    at = {area.start: area for area in mapped}
     known = sorted(
         (
-            Known(vma.start, ends[vma.start], vma.kind, vma.mobility, vma.page_bytes)
+            Known(
+                vma.start,
+                at[vma.start].end,
+                at[vma.start].inode,
+                vma.kind,
+                vma.mobility,
+                vma.page_bytes,
+            )
             for vma in vmas
-            if vma.pages and vma.start in ends
+            if vma.pages and vma.start in at
         ),
         key=lambda area: area.start,
     )
@@ -69,17 +81,43 @@ def frame_of(vmas: Sequence[Vma], mapped: Iterable[MappedArea]) -> Frame:
     return Frame(tuple(known), tuple(area.start for area in known), tuple(policies))
 
 
-def candidates(mapped: Iterable[MappedArea], frame: Frame) -> list[Area]:
-    """Return the areas that may hold pages, to be drawn from.
+@dataclass(frozen=True)
+class Layout:
+    """What a worker's pages are drawn from, for as long as its maps stay the same."""
+
+    movable: list[Area]
+    others: list[Area]
+    """What is shared or placed by the user, where that is much; empty: it is among the former."""
+    segments: Mapping[SegmentId, tuple[str, Kind]]
+    """Path and kind of the large files and shared segments among them."""
+
+
+def layout_of(mapped: Iterable[MappedArea], frame: Frame) -> Layout:
+    """Return what is to be drawn from."""
+    areas: list[Area] = []
+    segments: dict[SegmentId, tuple[str, Kind]] = {}
+    for area, candidate in candidates(mapped, frame):
+        areas.append(candidate)
+        if candidate.segment is not None:
+            segments[candidate.segment] = (area.path, candidate.kind)
+    movable = [area for area in areas if area.mobility is Mobility.MOVABLE]
+    size = sum(area.end - area.start for area in areas)
+    if movable and sum(a.end - a.start for a in movable) < (1 - APART_SHARE) * size:
+        others = [area for area in areas if area.mobility is not Mobility.MOVABLE]
+        return Layout(movable, others, segments)
+    return Layout(areas, [], segments)
+
+
+def candidates(mapped: Iterable[MappedArea], frame: Frame) -> Iterator[tuple[MappedArea, Area]]:
+    """Yield the areas that may hold pages, to be drawn from.
 
     Kind and mobility are those of the last full reading where it saw the area; others are taken
     for movable.
     """
-    areas = []
     for area in mapped:
         if not area.may_hold_pages:
             continue
-        known = frame.at(area.start)
+        known = frame.at(area)
         if known is not None:
             found = Area(area.start, area.end, known.page_bytes, known.kind, known.mobility)
         else:
@@ -87,8 +125,7 @@ def candidates(mapped: Iterable[MappedArea], frame: Frame) -> list[Area]:
             found = Area(area.start, area.end, BASE_PAGE_BYTES, kind, Mobility.MOVABLE)
         if area.inode and area.end - area.start >= SAMPLED_SEGMENT_BYTES:
             found = replace(found, segment=SegmentId(area.device, area.inode))
-        areas.append(found)
-    return areas
+        yield area, found
 
 
 def _kind(area: MappedArea) -> Kind:
@@ -99,15 +136,12 @@ def _kind(area: MappedArea) -> Kind:
     return file_kind(area.path)
 
 
-def sampled_segments(
-    drawn: sampling.Sample, mapped: Iterable[MappedArea]
-) -> tuple[SegmentPart, ...]:
+def sampled_segments(drawn: sampling.Sample, layout: Layout) -> tuple[SegmentPart, ...]:
     """Return the files and shared segments of a sample by id, with their paths."""
-    paths = {SegmentId(a.device, a.inode): a for a in mapped if a.inode}
     return tuple(
-        SegmentPart(key, paths[key].path, _kind(paths[key]), tuple(sorted(by_node.items())))
+        SegmentPart(key, *layout.segments[key], tuple(sorted(by_node.items())))
         for key, by_node in sorted(drawn.segments.items())
-        if key in paths and any(by_node.values())
+        if any(by_node.values())
     )
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from numad_py.errors import NumadError
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.resctrl import ResctrlFs
-from numad_py.model.snapshot import Bandwidth, Thread, WorkerId
+from numad_py.model.snapshot import Bandwidth, WorkerId
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Counters of a group."""
+
+    group: tuple[str, str] | None
+    at_s: float = 0.0
+    local_bytes: int = 0
+    total_bytes: int = 0
+
+
+_NOTHING = _Counted(None)
 
 
 class BandwidthMeter:
@@ -17,37 +30,37 @@ class BandwidthMeter:
         """Start with nothing measured."""
         self._procfs = procfs
         self._resctrl = resctrl
-        self._before: dict[WorkerId, tuple[float, int, int]] = {}
+        self._before: dict[WorkerId, _Counted] = {}
 
     def forget_except(self, workers: frozenset[WorkerId]) -> None:
         """Drop what is remembered of workers that ended."""
         self._before = {k: v for k, v in self._before.items() if k in workers}
 
-    def look(self, worker: WorkerId, threads: Sequence[Thread], now_s: float) -> Bandwidth | None:
+    def look(self, worker: WorkerId, now_s: float) -> Bandwidth | None:
         """Return the traffic since the last look; None at the first, and where nothing measures it.
 
-        A group that holds other threads too says nothing of this worker.
+        A group that holds other threads too, or not all of its own, says nothing of this worker.
         """
         if not self._resctrl.mounted:
             return None
+        before, self._before[worker] = self._before.get(worker), _NOTHING
         try:
             group = self._procfs.resctrl_group(worker.pid)
+            tids = self._procfs.tids(worker.pid)
         except NumadError:
             return None
-        tids = {thread.tid for thread in threads}
         if group is None or not self._resctrl.holds_only(*group, tids):
-            self._before.pop(worker, None)
             return None
         traffic = self._resctrl.traffic(*group)
         if traffic is None:
             return None
-        before = self._before.get(worker)
-        self._before[worker] = (now_s, traffic.local_bytes, traffic.total_bytes)
-        if before is None or now_s <= before[0]:
+        now = _Counted(group, now_s, traffic.local_bytes, traffic.total_bytes)
+        self._before[worker] = now
+        if before is None or before.group != group or now_s <= before.at_s:
             return None
-        since_s = now_s - before[0]
+        since_s = now_s - before.at_s
         # Counters start anew where the group was made anew.
         return Bandwidth(
-            max(0, traffic.local_bytes - before[1]) / since_s,
-            max(0, traffic.total_bytes - before[2]) / since_s,
+            max(0, now.local_bytes - before.local_bytes) / since_s,
+            max(0, now.total_bytes - before.total_bytes) / since_s,
         )

@@ -23,8 +23,10 @@ from numad_py.policy.schema import Policy
 
 __all__ = ["Census", "Discovery", "Found"]
 
-SLOW_S = 120.0
+SLOW_S = 600.0
 """So often an old process that is no worker is looked at again; a younger one after its own age."""
+LARGE_SLOW_S = 120.0
+"""The same for one that would be worth moving: idle workers of a pool are given their name late."""
 REJUDGE_S = 30.0
 """So often a worker is judged again, though neither its start time nor its name has changed."""
 RELIST_S = 30.0
@@ -62,8 +64,9 @@ class Discovery:
     """Remembers what was judged, and hands out labels that last as long as the worker.
 
     A program that a process becomes by exec at age A is seen by age A + min(A, SLOW_S) and one
-    look; one that it becomes before it is looked at for the second time, in that look. A change of
-    user, cgroup or command name alone takes two such pauses.
+    look, by A + min(A, LARGE_SLOW_S) where it was large by then; one that it becomes before it is
+    looked at for the second time, in that look. A change of user, cgroup or command name alone
+    takes two such pauses.
     """
 
     def __init__(self, procfs: ProcFs, policy: Policy, named: frozenset[str] = frozenset()) -> None:
@@ -192,7 +195,7 @@ class Discovery:
             self._judge(pid, now_s)
             return
         judged.in_full = False
-        self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, SLOW_S))
+        self._put_off(pid, judged, now_s)
 
     def _judge(self, pid: int, now_s: float) -> None:
         """Read all that rules match on, and take down what they say."""
@@ -214,8 +217,13 @@ class Discovery:
         elif not self._judge_all and (not before or before.start_ticks != judged.start_ticks):
             self._known.agenda.put(pid, now_s)
         else:
-            longest_s = REJUDGE_S if judged.found else SLOW_S
-            self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, longest_s))
+            self._put_off(pid, judged, now_s)
+
+    def _put_off(self, pid: int, judged: Judged, now_s: float) -> None:
+        """Look at a process again when its age has doubled, or sooner where it is old."""
+        longest_s = LARGE_SLOW_S if judged.passed_over else SLOW_S
+        longest_s = REJUDGE_S if judged.found else longest_s
+        self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, longest_s))
 
     def _verdict(self, info: ProcessInfo) -> Judged:
         stat = info.stat

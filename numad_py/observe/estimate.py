@@ -157,6 +157,30 @@ def estimate(phases: Sequence[Sequence[Cell]], counted: Sequence[Cell]) -> Sampl
     )
 
 
+def together(movable: Sample, others: Sample) -> Sample:
+    """Return two samples of one process as one that is as sure as the first.
+
+    What cannot be moved is drawn from by itself where there is much of it: a large file that all
+    share would leave few draws for the memory on which decisions hang.
+    """
+    sizes: Sizes = {}
+    for entry in (*movable.entries, *others.entries):
+        key = (entry.node, entry.kind, entry.mobility, entry.page_bytes)
+        sizes[key] = sizes.get(key, 0) + entry.resident_bytes
+    errors = {
+        kind: math.hypot(movable.errors.get(kind, 0.0), others.errors.get(kind, 0.0))
+        for kind in {*movable.errors, *others.errors}
+    }
+    return Sample(
+        entries=entries_of(sizes),
+        drawn=movable.drawn + others.drawn,
+        resident=movable.resident + others.resident,
+        effective=movable.effective,
+        errors=errors,
+        segments={**others.segments, **movable.segments},
+    )
+
+
 def _parts(phases: Iterable[Iterable[Cell]]) -> list[float]:
     """Return the phases' shares in the estimate, by Kish's effective number of their hits.
 

@@ -30,7 +30,7 @@ from numad_py.observe.segments import merge
 from numad_py.observe.threads import Threads, ThreadsSeen
 from numad_py.policy.schema import Policy
 
-SLOW_S = 10.0
+SLOW_S = 15.0
 """So old may become what seldom changes of a worker: its memory's limits, its cpuset."""
 GREW_BYTES = 1 << 20
 """A change of RSS by so much is worth reading the worker's status for."""
@@ -160,6 +160,7 @@ class Observer:
             pressure=machine.pressure,
             interferences=self._machine.interferences(now_s, census.named),
             unmatched=census.unmatched,
+            deferred=census.deferred,
             passed_over=census.passed_over,
             vanished=self._procfs.vanished,
             malformed=self._procfs.malformed,
@@ -240,7 +241,7 @@ class Observer:
             age_s=now_s - found.id.start_ticks / self._procfs.clock_ticks,
             problem=seen.problem or (reading.problem if reading is not None else None),
             first_masks=self._first_masks(found.id, threads.threads),
-            bandwidth=self._bandwidth.look(found.id, threads.threads, now_s),
+            bandwidth=self._bandwidth.look(found.id, now_s),
             thp_bytes=reading.thp_bytes if reading is not None else None,
         )
 

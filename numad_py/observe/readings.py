@@ -24,7 +24,7 @@ from numad_py.model.residency import (
 )
 from numad_py.model.snapshot import MemoryStatus, WorkerId
 from numad_py.observe import sample as sampling
-from numad_py.observe.areas import Frame, candidates, frame_of, sampled_segments, segments
+from numad_py.observe.areas import Frame, Layout, frame_of, layout_of, sampled_segments, segments
 
 OTHERWISE_SHARE = 0.1
 """A cgroup whose charges differ from its one process's size by more counts something else."""
@@ -53,15 +53,6 @@ class Looked:
     no_right: bool = False
 
 
-@dataclass
-class _Layout:
-    """A worker's areas, remembered for as long as its maps stay the same."""
-
-    text: str
-    mapped: tuple[MappedArea, ...]
-    areas: list[sampling.Area]
-
-
 class Readings:
     """Reads one worker in one of three ways; remembers its areas, not its figures."""
 
@@ -77,7 +68,8 @@ class Readings:
         self._cgroupfs = cgroupfs
         self._nodes_of = nodes_of
         self._frames: dict[WorkerId, Frame] = {}
-        self._layouts: dict[WorkerId, _Layout] = {}
+        self._layouts: dict[WorkerId, tuple[int, Layout]] = {}
+        """With a hash of the maps from which it was made: these may be long."""
         # Any draws will do; the same ones each time would miss the same pages each time.
         self._random = random.Random()  # noqa: S311
 
@@ -124,13 +116,9 @@ class Readings:
             self._frames[subject.id] = frame_of(vmas, mapped)
             self._layouts.pop(subject.id, None)
         found = numa_maps.residency(
-            vmas,
-            odd,
-            read_at_s=now_s,
-            cost_s=thread_cpu_s() - began_s,
-            segments=segments(vmas, mapped),
+            vmas, odd, read_at_s=now_s, cost_s=0.0, segments=segments(vmas, mapped)
         )
-        return Looked(found)
+        return Looked(replace(found, cost_s=thread_cpu_s() - began_s))
 
     def sample(self, subject: Subject, now_s: float) -> Looked:
         """Ask for the nodes of some pages, drawn at random: the same cost whatever its size."""
@@ -139,33 +127,44 @@ class Readings:
         began_s = thread_cpu_s()
         pid, nodes_of = subject.id.pid, self._nodes_of
         frame = self._frames.get(subject.id)
+
+        def ask(addresses: array[int]) -> array[int]:
+            return nodes_of(pid, addresses)
+
         try:
             layout = self._layout(subject, frame or Frame())
-            drawn = sampling.sample(layout.areas, lambda asked: nodes_of(pid, asked), self._random)
+            drawn = sampling.sample(layout.movable, ask, self._random)
+            if layout.others:
+                others = sampling.sample(layout.others, ask, self._random)
+                drawn = sampling.together(drawn, others)
         except (Vanished, RightsError, Malformed) as error:
             return _failed(error)
         found = sampling.residency(
             drawn,
             subject.memory,
             read_at_s=now_s,
-            cost_s=thread_cpu_s() - began_s,
+            cost_s=0.0,
             policies=frame.policies if frame is not None else (),
         )
+        if not layout.others and found.sampled_pages is not None:
+            # Drawn from all alike: of what can be moved it tells as much as there was of it.
+            share = found.total_bytes(mobility=Mobility.MOVABLE) / max(1, found.total_bytes())
+            found = replace(found, sampled_pages=int(found.sampled_pages * share))
         found = replace(
             found,
+            cost_s=thread_cpu_s() - began_s,
             mobility_known=frame is not None,
-            segments=sampled_segments(drawn, layout.mapped),
+            segments=sampled_segments(drawn, layout),
         )
         return Looked(found, doubt=sampling.disagrees(drawn, subject.memory))
 
-    def _layout(self, subject: Subject, frame: Frame) -> _Layout:
+    def _layout(self, subject: Subject, frame: Frame) -> Layout:
         text = self._procfs.maps(subject.id.pid)
         known = self._layouts.get(subject.id)
-        if known is None or known.text != text:
-            mapped = parse_maps(text)
-            known = _Layout(text, mapped, candidates(mapped, frame))
+        if known is None or known[0] != hash(text):
+            known = (hash(text), layout_of(parse_maps(text), frame))
             self._layouts[subject.id] = known
-        return known
+        return known[1]
 
     def own_cgroup(self, subject: Subject) -> MemoryNumaStat | None:
         """Return what its cgroup is charged for; None where that is not this worker's alone."""

@@ -24,9 +24,10 @@ from numad_py.observe.estimate import (
     disagrees,
     estimate,
     residency,
+    together,
 )
 
-__all__ = ["DRAWS", "Area", "NodesOf", "Sample", "disagrees", "residency", "sample"]
+__all__ = ["DRAWS", "Area", "NodesOf", "Sample", "disagrees", "residency", "sample", "together"]
 
 DRAWS = 4_000
 """Asked for at most. 2,401 resident draws are enough for 2 points; in sparse areas some miss."""
@@ -51,7 +52,7 @@ NodesOf = Callable[["array[int]"], "array[int]"]
 """Asks for the node or negative errno of the page at each address."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Area:
     """A stretch of the address space that may hold pages of one class."""
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from numad_py.model.residency import Confirmation, Kind, Residency, Source
+from numad_py.kernel.clock import thread_cpu_s
+from numad_py.model.residency import Confirmation, Kind, Mobility, Residency, Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.budget import Budget
 from numad_py.observe.readings import Looked, Readings, Subject, by_cgroup, thp_bytes
@@ -33,14 +34,22 @@ CHEAP_S = 0.001
 """numa_maps is read rather than a sample where it is expected to take no longer than this."""
 FULL_S_PER_BYTE = 0.010 / (1 << 30)
 """CPU time of reading numa_maps before one has been measured here: 10 ms a GiB of small pages."""
+TYPICAL_BYTES = 1 << 30
+"""What reading a worker of that size took is expected of others too; of a small one it is mostly
+its libraries."""
 CHARGE_SHARE = 0.01
-"""Charges of a cgroup are the same while none of its nodes changed by more of the whole."""
-CONFIRMED_TIMES = 4
+"""Charges of a cgroup are the same while none of its nodes changed by more of what can be moved."""
+CONFIRMED_TIMES = 20
 """So many intervals may pass on the word of the cgroup alone."""
 CGROUP_SHARE = 0.05
 """So far beyond a sample's error may it lie from the cgroup's charges; more is disagreement."""
 SAME_SHARE = 0.005
 """A sample agrees with a full reading within its error, and within so much in any case."""
+SURE_SHARE = 0.03
+"""A sample that may be wrong by more confirms nothing."""
+LONGEST_PAUSES = 16
+"""Full readings of one worker that bring nothing are asked for ever more seldom, at most in so many
+intervals."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,16 @@ class Reading:
     charged: Mapping[int, int] | None = None
     """Bytes by node that its own cgroup was charged for when it was read."""
     thp_bytes: int | None = None
+    again_at_s: float = 0.0
+    """Where there are no figures: not tried again before."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """When a worker was last to be read in full because a decision hung on it, and how long not."""
+
+    at_s: float
+    pause_s: float
 
 
 class Scanner:
@@ -67,6 +86,8 @@ class Scanner:
         self._known: dict[WorkerId, Reading] = {}
         self._s_per_byte: dict[WorkerId, float] = {}
         """What reading a worker in full took, by its size."""
+        self._typical_s_per_byte = FULL_S_PER_BYTE
+        self._asked: dict[WorkerId, _Asked] = {}
         self._budget = Budget(policy.cpu_share)
         self.counts: dict[Source, int] = dict.fromkeys(Source, 0)
         """Readings since the start, by how they were made."""
@@ -80,15 +101,19 @@ class Scanner:
 
     def accept(self, worker: WorkerId, residency: Residency | None) -> None:
         """Take a measurement that somebody else has made, after a move; None: there is none."""
-        if residency is None:
-            self._known.pop(worker, None)
-        else:
-            self._known[worker] = Reading(residency, None, residency.read_at_s)
+        known = self._known.pop(worker, None)
+        self._asked.pop(worker, None)
+        if residency is not None:
+            if known is not None and known.residency is not None and not residency.segments:
+                residency = replace(residency, segments=known.residency.segments)
+            thp = known.thp_bytes if known is not None else None
+            self._known[worker] = Reading(residency, None, residency.read_at_s, thp_bytes=thp)
 
     def forget_except(self, workers: frozenset[WorkerId]) -> None:
         """Drop what is known of workers that ended."""
         self._known = {k: v for k, v in self._known.items() if k in workers}
         self._s_per_byte = {k: v for k, v in self._s_per_byte.items() if k in workers}
+        self._asked = {k: v for k, v in self._asked.items() if k in workers}
         self._readings.forget_except(workers)
 
     def look(
@@ -121,19 +146,32 @@ class Scanner:
     def closer(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Reading | None:
         """Read a worker in full because a decision hangs on it; None where it must wait its turn.
 
-        One that may not be read in full keeps its figures, and says why.
+        Its turn comes even where the budget is overspent, but not in each look, and more seldom
+        while it brings nothing; routine looks pay for it. Where it cannot be read in full its
+        figures stay, and say why.
         """
-        known = self._known.get(subject.id)
-        if known is None or known.residency is None:
+        known, asked = self._known.get(subject.id), self._asked.get(subject.id)
+        if known is None or known.residency is None or self._budget.exhausted:
             return None
-        if self._barred(subject) is not None:
-            known = replace(
-                known, residency=replace(known.residency, no_full_reading=self._barred(subject))
-            )
-        elif self._budget.granted or not self._readings.knows_areas(subject.id):
-            known = self._reading(subject, now_s, self._full(subject, now_s, between))
-        else:
+        if asked is not None and now_s < asked.at_s + asked.pause_s:
             return None
+        pause_s = self._policy.interval_s
+        if asked is not None:
+            pause_s = min(2 * asked.pause_s, LONGEST_PAUSES * self._policy.interval_s)
+        self._asked[subject.id] = _Asked(now_s, pause_s)
+        why_not = self._barred(subject)
+        if why_not is None:
+            looked = self._full(subject, now_s, between)
+            why_not = looked.problem
+            if looked.residency is not None:
+                known = replace(
+                    known,
+                    residency=looked.residency,
+                    tried_at_s=now_s,
+                    resident_bytes=subject.memory.resident_bytes,
+                )
+        if why_not is not None and known.residency is not None:
+            known = replace(known, residency=replace(known.residency, no_full_reading=why_not))
         self._known[subject.id] = known
         return known
 
@@ -143,7 +181,7 @@ class Scanner:
         """Say whether what is known of a worker still holds."""
         known = self._known.get(subject.id)
         if known is None or known.residency is None:
-            return False
+            return known is not None and now_s < known.again_at_s
         size = subject.memory.resident_bytes
         if known.resident_bytes is None:
             # A measurement made after a move: from now on changes count against this size.
@@ -162,14 +200,15 @@ class Scanner:
         overdue_s = CONFIRMED_TIMES * self._policy.interval_s
         if not known.charged or known.residency is None or now_s - known.tried_at_s > overdue_s:
             return False
-        stat = self._readings.own_cgroup(subject)
-        charged = _charged(by_cgroup(stat, subject.memory, now_s)) if stat is not None else None
-        if not charged or _furthest(known.charged, charged) > CHARGE_SHARE:
+        charges, _ = self._charges(subject, now_s)
+        if charges is None:
+            return False
+        movable = known.residency.total_bytes(mobility=Mobility.MOVABLE)
+        if _moved(known.charged, charges.by_node()) > CHARGE_SHARE * movable:
             return False
         confirmed = Confirmation(Source.NUMA_STAT, now_s, CHARGE_SHARE)
         residency = replace(known.residency, confirmed=confirmed)
         self._known[subject.id] = replace(known, residency=residency)
-        self.counts[Source.NUMA_STAT] += 1
         return True
 
     def _gain(self, subject: Subject, now_s: float) -> tuple[bool, float]:
@@ -189,26 +228,43 @@ class Scanner:
 
     def _read(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Reading:
         before = self._known.get(subject.id)
+        charges, thp = self._charges(subject, now_s)
+        again_at_s = now_s
         if not self._readings.can_sample or self._full_s(subject) <= CHEAP_S:
-            return self._reading(subject, now_s, self._full(subject, now_s, between))
-        stat = self._readings.own_cgroup(subject)
-        charges = by_cgroup(stat, subject.memory, now_s) if stat is not None else None
-        looked = self._count(self._readings.sample(subject, now_s))
-        if looked.no_right and charges is not None:
-            looked = Looked(charges)
-        elif doubt := self._doubt(subject, looked, charges):
+            looked = self._full(subject, now_s, between)
+        else:
+            looked = self._count(self._readings.sample(subject, now_s))
+            doubt = self._doubt(subject, looked, charges)
             barred = self._barred(subject)
-            if barred is None:
+            if doubt and barred is None:
                 looked = self._full(subject, now_s, between)
             elif looked.doubt:
                 looked = Looked(None, f"{doubt}, and {barred}")
-        looked = Looked(_kept(before, looked.residency), looked.problem)
-        reading = self._reading(subject, now_s, looked)
-        return replace(
-            reading,
-            charged=_charged(charges),
-            thp_bytes=thp_bytes(stat) if stat is not None else None,
+                again_at_s = now_s + self._policy.interval_s
+            looked = replace(looked, residency=_kept(before, looked.residency))
+        if looked.no_right and charges is not None:
+            looked = Looked(charges)
+        return Reading(
+            residency=looked.residency,
+            problem=looked.problem,
+            tried_at_s=now_s,
+            resident_bytes=subject.memory.resident_bytes,
+            charged=charges.by_node() if charges is not None else None,
+            thp_bytes=thp,
+            again_at_s=again_at_s,
         )
+
+    def _charges(self, subject: Subject, now_s: float) -> tuple[Residency | None, int | None]:
+        """Return what its own cgroup is charged for, and its bytes in transparent huge pages."""
+        began_s = thread_cpu_s()
+        stat = self._readings.own_cgroup(subject)
+        charges = by_cgroup(stat, subject.memory, now_s) if stat is not None else None
+        cost_s = thread_cpu_s() - began_s
+        self._budget.spend(cost_s)
+        if charges is not None:
+            self.counts[Source.NUMA_STAT] += 1
+            self.cpu_s[Source.NUMA_STAT] += cost_s
+        return charges, thp_bytes(stat) if stat is not None else None
 
     def _doubt(self, subject: Subject, looked: Looked, charges: Residency | None) -> str | None:
         """Say why a sample is not enough, in words; None where it is."""
@@ -227,6 +283,8 @@ class Scanner:
         residency = looked.residency
         if residency is not None and (size := residency.total_bytes()):
             self._s_per_byte[subject.id] = residency.cost_s / size
+            if size >= TYPICAL_BYTES:
+                self._typical_s_per_byte = residency.cost_s / size
         return looked
 
     def _count(self, looked: Looked) -> Looked:
@@ -237,19 +295,12 @@ class Scanner:
             self._budget.spend(cost_s)
         return looked
 
-    @staticmethod
-    def _reading(subject: Subject, now_s: float, looked: Looked) -> Reading:
-        return Reading(looked.residency, looked.problem, now_s, subject.memory.resident_bytes)
-
     def _full_s(self, subject: Subject) -> float:
         """Return how long reading a worker's numa_maps is expected to take."""
         size = subject.memory.resident_bytes
         if size is None:
             return 0.0
-        measured = self._s_per_byte.get(subject.id)
-        if measured is None:
-            measured = max(self._s_per_byte.values(), default=FULL_S_PER_BYTE)
-        return size * measured
+        return size * self._s_per_byte.get(subject.id, self._typical_s_per_byte)
 
     def _barred(self, subject: Subject) -> str | None:
         """Say why a worker may not be read in full; None where it may."""
@@ -275,10 +326,13 @@ def _kept(before: Reading | None, sampled: Residency | None) -> Residency | None
     if full is None or sampled is None or not full.full or sampled.source is not Source.SAMPLE:
         return sampled
     error = max(SAME_SHARE, sampled.error_share)
-    if abs(sampled.total_bytes() - full.total_bytes()) > CHANGED_SHARE * full.total_bytes():
+    if error > SURE_SHARE:
         return sampled
-    if _furthest(full.by_node(), sampled.by_node()) > error:
-        return sampled
+    for mobility in (None, Mobility.MOVABLE):
+        was, is_ = full.by_node(mobility=mobility), sampled.by_node(mobility=mobility)
+        size = sum(was.values())
+        if abs(sum(is_.values()) - size) > CHANGED_SHARE * size or _furthest(was, is_) > error:
+            return sampled
     confirmed = Confirmation(Source.SAMPLE, sampled.read_at_s, error)
     # A measurement made after a move tells no segments.
     return replace(full, confirmed=confirmed, segments=full.segments or sampled.segments)
@@ -293,8 +347,9 @@ def _furthest(one: Mapping[int, int], other: Mapping[int, int]) -> float:
     return max(abs(one.get(n, 0) / first - other.get(n, 0) / second) for n in nodes)
 
 
-def _charged(charges: Residency | None) -> dict[int, int] | None:
-    return charges.by_node() if charges is not None else None
+def _moved(one: Mapping[int, int], other: Mapping[int, int]) -> int:
+    """Return by how many bytes the node that changed most did."""
+    return max((abs(one.get(n, 0) - other.get(n, 0)) for n in {*one, *other}), default=0)
 
 
 def _anon(residency: Residency) -> dict[int, int]:

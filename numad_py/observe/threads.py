@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from numad_py.kernel.procfs import Masks, ProcFs
+from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.stat import Stat
 from numad_py.model.snapshot import Thread, WorkerId
 from numad_py.model.topology import Topology
 
-MASKS_S = 10.0
-"""So old may a thread's affinity mask become: others may change it, which nothing tells."""
+THREADS_S = 15.0
+"""So often a worker's threads are read, each with two files; sooner where their number changed."""
 
 Ticks = Mapping[tuple[int, int], int]
 """CPU time in clock ticks by (thread id, start time)."""
@@ -23,26 +23,28 @@ class ThreadsSeen:
 
     threads: tuple[Thread, ...]
     run_share: Mapping[int, float] = field(default_factory=dict)
-    """Share of its CPU time by node, 0..1; empty where it did not run."""
+    """Share of its CPU time by node, 0..1, between the last two times that its threads were read;
+    empty where it did not run."""
     demand_cpus: float = 0.0
-    """CPUs kept busy."""
+    """CPUs kept busy since the last look."""
 
 
 @dataclass(frozen=True)
 class _Seen:
     at_s: float
-    ticks: int
-    """CPU time of the whole process."""
+    """When the threads were read."""
     num_threads: int
-    masks_at_s: float
-    threads: tuple[Thread, ...]
+    seen: ThreadsSeen
+    looked_at_s: float
+    ticks: int
+    """CPU time of the whole process at the last look."""
 
 
 class Threads:
     """Remembers each worker's threads from look to look.
 
-    A process that has spent no CPU time since, and has as many threads as before, has the same
-    threads on the same CPUs: only its masks can have changed, which are read every MASKS_S.
+    What the process spends in all stands in its stat, which is read in any case. Its threads are
+    read one by one now and then only: a server has hundreds of them.
     """
 
     def __init__(self, procfs: ProcFs) -> None:
@@ -55,11 +57,11 @@ class Threads:
         self._seen = {k: v for k, v in self._seen.items() if k in workers}
 
     def masks_changed(self) -> None:
-        """Read every mask anew at the next look: numad-py has set or given back some."""
-        self._seen = {k: replace(v, masks_at_s=float("-inf")) for k, v in self._seen.items()}
+        """Read every thread anew at the next look: numad-py has set or given back masks."""
+        self._seen = {k: replace(v, num_threads=-1) for k, v in self._seen.items()}
 
     def look(self, worker: WorkerId, stat: Stat, now_s: float, topology: Topology) -> ThreadsSeen:
-        """Return a worker's threads.
+        """Return a worker's threads, and what they did.
 
         Args:
             worker: whose.
@@ -73,26 +75,26 @@ class Threads:
             Malformed: their folder cannot be listed.
         """
         before = self._seen.get(worker)
-        masks: Masks = {}
-        masks_at_s = now_s
-        if before is not None and now_s - before.masks_at_s < MASKS_S:
-            if (before.ticks, before.num_threads) == (stat.cpu_ticks, stat.num_threads):
-                self._seen[worker] = replace(before, at_s=now_s)
-                return ThreadsSeen(before.threads)
-            masks = {(t.tid, t.start_ticks): t.affinity for t in before.threads}
-            masks_at_s = before.masks_at_s
-        threads = self._procfs.threads(worker.pid, masks)
-        self._seen[worker] = _Seen(now_s, stat.cpu_ticks, stat.num_threads, masks_at_s, threads)
+        if (
+            before is None
+            or before.num_threads != stat.num_threads
+            or now_s - before.at_s >= THREADS_S
+        ):
+            threads = self._procfs.threads(worker.pid)
+            ticks = spent(ticks_of(before.seen.threads) if before is not None else {}, threads)
+            ran: Mapping[int, float] = run_share(ticks, threads, topology)
+            at_s = now_s
+        else:
+            threads, ran, at_s = before.seen.threads, before.seen.run_share, before.at_s
         since_s = worker.start_ticks / self._procfs.clock_ticks
-        ticks = spent({}, threads)
+        spent_ticks = stat.cpu_ticks
         if before is not None:
-            since_s = before.at_s
-            ticks = spent(ticks_of(before.threads), threads)
-        return ThreadsSeen(
-            threads,
-            run_share(ticks, threads, topology),
-            demand_cpus(ticks, now_s - since_s, self._procfs.clock_ticks),
-        )
+            since_s = before.looked_at_s
+            spent_ticks -= before.ticks
+        demand = demand_cpus(spent_ticks, now_s - since_s, self._procfs.clock_ticks)
+        seen = ThreadsSeen(threads, ran, demand)
+        self._seen[worker] = _Seen(at_s, stat.num_threads, seen, now_s, stat.cpu_ticks)
+        return seen
 
 
 def ticks_of(threads: Sequence[Thread]) -> dict[tuple[int, int], int]:
@@ -126,8 +128,8 @@ def run_share(
     return {node: ticks / total for node, ticks in sorted(by_node.items())} if total else {}
 
 
-def demand_cpus(spent_ticks: Mapping[int, int], elapsed_s: float, ticks_per_s: int) -> float:
+def demand_cpus(spent_ticks: int, elapsed_s: float, ticks_per_s: int) -> float:
     """Return how many CPUs were kept busy; 0.0 when no time has passed."""
     if elapsed_s <= 0:
         return 0.0
-    return sum(spent_ticks.values()) / ticks_per_s / elapsed_s
+    return max(0, spent_ticks) / ticks_per_s / elapsed_s

@@ -82,7 +82,7 @@ class ScanPolicy:
     """Key ``interval``: how old a worker's residency may become."""
     cpu_share: float = 0.02
     """Share of one CPU that reading may take, over all workers."""
-    longest_hold_s: float = 1.0
+    longest_hold_s: float = 3.0
     """Key ``longest_hold``: a worker is not read in full where that is expected to take longer."""
 
 

@@ -7,9 +7,10 @@ import socket
 import socketserver
 import threading
 
-POLL_S = 0.5
-"""So often ``serve_forever`` looks whether it is to end, if nobody connects."""
+POLL_S = 60.0
+"""So often ``serve_forever`` looks whether it is to end, if nobody connects: ``end`` does."""
 _POKE_WITHIN_S = 0.2
+_POKE_AGAIN_S = 0.02
 
 
 def serve(server: socketserver.TCPServer, name: str) -> None:
@@ -20,13 +21,15 @@ def serve(server: socketserver.TCPServer, name: str) -> None:
 def end(server: socketserver.TCPServer) -> None:
     """End a server that serves on another thread, and close it.
 
-    It wakes when its poll ends or somebody connects; we connect, since two servers would cost a
-    second of the two in which the daemon is to be gone.
+    It wakes when its poll ends or somebody connects; we connect, since the daemon is to be gone
+    within two seconds.
     """
     ending = threading.Thread(target=server.shutdown, daemon=True)
     ending.start()
-    with contextlib.suppress(OSError), socket.socket(server.address_family) as poke:
-        poke.settimeout(_POKE_WITHIN_S)
-        poke.connect(server.server_address)
-    ending.join()
+    while ending.is_alive():
+        # Once may be too soon: before the thread has said that it is to end.
+        with contextlib.suppress(OSError), socket.socket(server.address_family) as poke:
+            poke.settimeout(_POKE_WITHIN_S)
+            poke.connect(server.server_address)
+        ending.join(_POKE_AGAIN_S)
     server.server_close()

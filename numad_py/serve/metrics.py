@@ -159,6 +159,9 @@ def _state(report: CycleReport) -> Families:
     yield _plain(
         "unmatched_processes", "Processes that no rule matches.", report.snapshot.unmatched
     )
+    yield _plain(
+        "deferred_processes", "Processes that wait to be looked at.", report.snapshot.deferred
+    )
     errors = CounterMetricFamily(
         "numad_py_read_errors",
         "Reads that failed: the process vanished, or the file did not follow its grammar.",

@@ -168,9 +168,8 @@ def _real_errors() -> Iterator[Row]:
     cases = [json.loads(line) for line in lines]
     families = sorted({case["family"] for case in cases})
     for family in [*families, None]:
-        of = [c for c in cases if family in {None, c["family"]}]
-        told = [(100 * c["error"], c["held"]) for c in of]
-        title = family or f"all {len(of)}"
+        told = [(100 * c["error"], c["held"]) for c in cases if family in {None, c["family"]}]
+        title = family or f"all {len({case['layout'] for case in cases})}"
         yield _error_row(f"real pages: {title}", told, on_target=family is None)
 
 

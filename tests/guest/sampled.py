@@ -3,8 +3,8 @@
 usage: sampled.py SEED LAYOUTS MIB
 
 Lays out memory of its own over the nodes in LAYOUTS ways, by moving each page where it is to be,
-and prints a JSON object a line: the layout, the worst error of a node's share, whether each node's
-share lies within the interval that the sample states, and how wide that is.
+and prints a JSON object a line for each node that has pages: by how much the sample errs in its
+share, and whether that lies within the interval that the sample states.
 """
 
 from __future__ import annotations
@@ -77,15 +77,12 @@ def main() -> None:
                 calls.move_pages(pid, there, array("i", [node]) * len(there))
         true = Counter(calls.move_pages_query(pid, addresses))
         drawn = sample(areas, lambda asked: calls.move_pages_query(pid, asked), rng)
-        worst, held, width = 0.0, True, 0.0
-        for node in range(nodes):
-            share = true[node] / len(addresses)
-            low, high = wilson(drawn.shares.get(node, 0.0), drawn.effective)
-            worst = max(worst, abs(drawn.shares.get(node, 0.0) - share))
-            width = max(width, (high - low) / 2)
-            held &= low <= share <= high
-        told = {"family": family, "error": worst, "held": held, "half_width": width}
-        print(json.dumps({**told, "drawn": drawn.drawn, "pages": len(addresses)}), flush=True)
+        for node in sorted(true):
+            share, found = true[node] / len(addresses), drawn.shares.get(node, 0.0)
+            low, high = wilson(found, drawn.effective)
+            told = {"error": abs(found - share), "held": low <= share <= high}
+            print(json.dumps({"layout": number, "family": family, "node": node, **told}))
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -90,19 +90,40 @@ def test_a_sample_is_within_its_error(guest: Machine, workers: Workers) -> None:
         assert sum(shown.values()) == pytest.approx(total, rel=0.01)
         for node, size in truth[name].items():
             share = shown.get(node, 0) / sum(shown.values())
-            assert share == pytest.approx(size / total, abs=2 * error), (name, node)
+            assert share == pytest.approx(size / total, abs=1.5 * error), (name, node)
     metrics = workers.metrics()
     assert metrics['numad_py_readings_total{source="sample"}'] >= 2
     assert metrics['numad_py_readings_total{source="numa_maps"}'] == 0
 
 
 @on_guest(GUEST)
+def test_a_bound_worker_with_free_threads_is_not_touched(guest: Machine, workers: Workers) -> None:
+    """A sample cannot see a mempolicy: it is read in full before a thread is bound or a page moved.
+
+    numactl --membind binds memory alone; its threads may run anywhere.
+    """
+    service = Service(guest)
+    service.configure('[daemon]\ninterval = "1s"\n')
+    options = f"--size 512MiB --start-cpus 1 --thp never {AT_REST}"
+    workers.start("bound", options, before="numactl --membind=1")
+    workers.wait_ready()
+    before, lay = workers.masks("bound"), workers.residency("bound")
+    service.start()
+    guest.run("sleep 5")
+    said = service.workers()[workers.pids["bound"]]
+    assert said["decision"]["reason"] == "mempolicy"
+    assert said["figures"]["source"] == "numa_maps"
+    assert workers.masks("bound") == before
+    assert workers.residency("bound") == lay
+
+
+@on_guest(GUEST)
 def test_samples_of_real_layouts_hold(guest: Machine, workers: Workers) -> None:
-    """Of 28 layouts of real pages, nearly all lie within the intervals stated (95 in 100)."""
+    """Of the nodes' shares in 14 layouts of real pages nearly all lie within what is stated."""
     del workers
     guest.put(ROOT / "tests/guest/sampled.py", "/opt/load/sampled.py")
-    lines = guest.out("python3 /opt/load/sampled.py 1 28 24", timeout=300).splitlines()
+    lines = guest.out("python3 /opt/load/sampled.py 1 14 16", timeout=300).splitlines()
     cases = [json.loads(line) for line in lines]
-    assert len(cases) == 28
-    assert sum(case["held"] for case in cases) >= 25
+    assert len({case["layout"] for case in cases}) == 14
+    assert sum(case["held"] for case in cases) >= 0.85 * len(cases)
     assert max(case["error"] for case in cases) < 0.05

@@ -8,7 +8,8 @@ from numad_py.kernel.maps import parse_maps
 from numad_py.kernel.numa_maps import parse
 from numad_py.model.residency import Kind, Mobility, Residency, SegmentId, SegmentPart
 from numad_py.model.snapshot import Snapshot
-from numad_py.observe.areas import Frame, candidates, frame_of, segments
+from numad_py.observe.areas import Frame, candidates, frame_of, layout_of, segments
+from numad_py.observe.sample import Area
 from numad_py.observe.segments import merge
 from tests.unit.test_unfinished import GIB, seen
 
@@ -46,9 +47,14 @@ def frame() -> Frame:
     return frame_of(vmas, parse_maps(MAPS))
 
 
+def drawn_from(known: Frame, text: str = MAPS) -> list[Area]:
+    """Return what would be drawn from."""
+    return [area for _, area in candidates(parse_maps(text), known)]
+
+
 def test_what_holds_no_memory_is_not_drawn_from() -> None:
     """Reserved address space, devices and the kernel's own areas would waste draws."""
-    starts = [area.start for area in candidates(parse_maps(MAPS), Frame())]
+    starts = [area.start for area in drawn_from(Frame())]
     assert starts == [
         *(0x555500000000, 0x555500200000, 0x7F1000000000, 0x7F2000000000),
         *(0x7F2800000000, 0x7F2B00000000, 0x7FFC00000000),
@@ -57,7 +63,7 @@ def test_what_holds_no_memory_is_not_drawn_from() -> None:
 
 def test_kinds_are_told_from_maps_alone() -> None:
     """Before a full reading, everything counts as movable, and hugetlb as small pages."""
-    found = candidates(parse_maps(MAPS), Frame())
+    found = drawn_from(Frame())
     expected = (Kind.FILE, Kind.ANON, Kind.ANON, Kind.FILE, Kind.SHMEM, Kind.HUGETLB, Kind.ANON)
     assert tuple(area.kind for area in found) == expected
     assert {area.mobility for area in found} == {Mobility.MOVABLE}
@@ -65,7 +71,7 @@ def test_kinds_are_told_from_maps_alone() -> None:
 
 def test_a_full_reading_teaches_mobility_and_size_of_page() -> None:
     """Later samples know what is shared, what the user has placed, and what is a huge page."""
-    found = {area.start: area for area in candidates(parse_maps(MAPS), frame())}
+    found = {area.start: area for area in drawn_from(frame())}
     assert found[0x7F1000000000].mobility is Mobility.POLICY
     assert found[0x7F2800000000].mobility is Mobility.SHARED
     assert found[0x7F2000000000].mobility is Mobility.MOVABLE
@@ -76,15 +82,35 @@ def test_a_full_reading_teaches_mobility_and_size_of_page() -> None:
 def test_a_part_of_an_area_is_still_known() -> None:
     """Areas are split and cut: the part that is left has the same pages as before."""
     text = "7f1000100000-7f1000200000 rw-p 00000000 00:00 0\n"
-    (found,) = candidates(parse_maps(text), frame())
+    (found,) = drawn_from(frame(), text)
     assert found.mobility is Mobility.POLICY
 
 
 def test_a_new_area_is_taken_for_movable() -> None:
     """It was not there when the frame was made, though another one was near."""
     text = "7f1040000000-7f1050000000 rw-p 00000000 00:00 0\n"
-    (found,) = candidates(parse_maps(text), frame())
+    (found,) = drawn_from(frame(), text)
     assert found.mobility is Mobility.MOVABLE
+
+
+def test_another_file_in_the_same_place_is_another_area() -> None:
+    """What was known of the pages there is of pages that are gone."""
+    text = "7f1000000000-7f1040000000 rw-s 00000000 fe:01 99 /srv/other\n"
+    (found,) = drawn_from(frame(), text)
+    assert (found.kind, found.mobility) == (Kind.FILE, Mobility.MOVABLE)
+
+
+def test_what_cannot_be_moved_is_drawn_from_by_itself_where_it_is_much() -> None:
+    """A model file that all map would leave few draws for the memory on which decisions hang."""
+    shared = "7f2000000000 default file=/m.gguf mapped=9000 mapmax=5 N0=9000 kernelpagesize_kB=4\n"
+    vmas, _ = parse(NUMA_MAPS.replace("bind:1", "default") + shared)
+    layout = layout_of(parse_maps(MAPS), frame_of(vmas, parse_maps(MAPS)))
+    assert [area.start for area in layout.others] == [
+        *(0x555500000000, 0x7F2000000000, 0x7F2800000000)
+    ]
+    assert {area.mobility for area in layout.movable} == {Mobility.MOVABLE}
+    assert layout.segments[SegmentId("fe:01", 4711)] == ("/srv/model a.gguf", Kind.FILE)
+    assert not layout_of(parse_maps(MAPS), Frame()).others
 
 
 def test_larger_files_and_segments_are_told_apart() -> None:

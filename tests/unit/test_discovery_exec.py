@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from numad_py.observe.discovery import (
+    LARGE_SLOW_S,
     SLOW_S,
 )
 from numad_py.policy.schema import Policy
@@ -58,6 +59,17 @@ def test_an_old_process_becomes_a_server_within_slow_s() -> None:
     assert len(census.workers) == 40
 
 
+def test_a_large_process_is_looked_at_more_often() -> None:
+    """An idle worker of a pool gets its name when it is given work, at whatever age."""
+    looks = Looks(old_crowd(4), interval_s=5.0)
+    looks.crowd.procs[1002].resident_kib = 1 << 20
+    looks.look()
+    looks.crowd.procs[1002].exec(SERVER)
+    while looks.now_s <= BOOT_S + LARGE_SLOW_S + 2 * looks.interval_s:
+        census = looks.look()
+    assert [worker.id.pid for worker in census.workers] == [1002]
+
+
 def test_a_second_look_reads_the_program_alone_every_other_time() -> None:
     """Whether it is the same program is asked each time; user and cgroup every other time."""
     looks = Looks(Crowd())
@@ -73,8 +85,8 @@ def test_a_second_look_reads_the_program_alone_every_other_time() -> None:
             kinds.append(files)
     assert kinds[::2] == [JUDGED] * len(kinds[::2])
     assert kinds[1::2] == [{"exe", "cmdline"}] * len(kinds[1::2])
-    # Ages 0, 1, 2, then doubling at most: 7 to 120 s, and one or two more.
-    assert 9 <= len(kinds) <= 14
+    # Ages 0, 1, 2, and then doubling at most, until 200 s have passed.
+    assert 7 <= len(kinds) <= 14
 
 
 def test_a_change_of_user_alone_is_seen_after_two_pauses() -> None:

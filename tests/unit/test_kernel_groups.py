@@ -203,17 +203,17 @@ def test_traffic_that_nobody_measures_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tids", "cpus", "alone"),
     [
-        ([7], "", True),
+        ([7], "", False),
         ([7, 8], "", True),
         ([7, 8, 9], "", False),
         ([], "", False),
-        ([7], "0-3", False),
+        ([7, 8], "0-3", False),
     ],
 )
 def test_a_group_is_a_workers_own_or_not(
     tmp_path: Path, tids: list[int], cpus: str, *, alone: bool
 ) -> None:
-    """Its own threads alone, and at least one; whoever runs on CPUs that it owns counts in it."""
+    """All of its threads and no other; whoever runs on CPUs that the group owns counts in it."""
     made = [FakeResctrlGroup(res, mon, tids, cpus=cpus) for res in ("a", "") for mon in ("", "m")]
     resctrl = groups(tmp_path, *made)
     for res in ("a", "/"):

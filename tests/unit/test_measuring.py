@@ -8,7 +8,7 @@ import pytest
 
 from numad_py.decide.decisions import decide
 from numad_py.model.plan import Decision, DecisionState, Reason, Verdict
-from numad_py.model.residency import Residency, Source
+from numad_py.model.residency import Kind, Mobility, Residency, ResidencyEntry, Source
 from numad_py.model.snapshot import Snapshot
 from numad_py.policy.schema import Policy
 from tests.unit.test_unfinished import GIB, seen
@@ -76,14 +76,37 @@ def test_a_full_reading_decides_by_itself() -> None:
     """The same figures, every page counted: the worker is moved."""
     decision = decision_on(seen(GIB // 2))
     assert (decision.verdict, decision.reason) == (Verdict.ACT, Reason.REMOTE_MEMORY)
-    assert not decision.sampled
 
 
-def test_where_no_full_reading_may_be_had_the_sample_decides() -> None:
-    """It would hold the worker up for too long; the mover is told not to read it either."""
-    decision = decision_on(sampled(0.5, why_no_more="it would take 3 s"))
-    assert (decision.verdict, decision.reason) == (Verdict.ACT, Reason.REMOTE_MEMORY)
-    assert decision.sampled
+def test_nothing_is_done_without_a_full_reading() -> None:
+    """A sample cannot see what its user has bound: it waits, and says which key would help."""
+    why = "reading it in full would take 9 s; [scan] longest_hold is 3 s"
+    decision = decision_on(sampled(0.5, why_no_more=why))
+    assert (decision.verdict, decision.reason) == (Verdict.WAIT, Reason.MEASURING)
+    assert why in decision.why
+
+
+def test_threads_are_not_bound_without_a_full_reading() -> None:
+    """Who bound the memory placed the threads as well: they are none of our business then."""
+    snapshot = sampled(0.0)
+    (worker,) = snapshot.workers
+    threads = (replace(worker.threads[0], affinity=frozenset(range(4))),)
+    free = replace(worker, threads=threads)
+    decision = decision_on(replace(snapshot, workers=(free,)))
+    assert (decision.verdict, decision.reason) == (Verdict.WAIT, Reason.MEASURING)
+    assert "its threads are free to leave" in decision.why
+
+
+@pytest.mark.parametrize(("drawn", "reason"), [(DRAWN, Reason.HOME), (20, Reason.MEASURING)])
+def test_the_error_is_that_of_what_can_be_moved(drawn: int, reason: Reason) -> None:
+    """Few draws of little movable memory leave its locality open, whatever lies beside it."""
+    snapshot = sampled(0.0)
+    (worker,) = snapshot.workers
+    residency = residency_of(snapshot)
+    file = ResidencyEntry(0, Kind.FILE, Mobility.SHARED, 200 * GIB)
+    beside = replace(residency, entries=(*residency.entries, file), sampled_pages=drawn)
+    decision = decision_on(replace(snapshot, workers=(replace(worker, residency=beside),)))
+    assert decision.reason is reason
 
 
 def test_what_waits_anyway_is_not_measured() -> None:

@@ -55,6 +55,7 @@ class Told(Readings):
         self.sampling = True
         self.looked: Looked | None = None
         self.doubt: str | None = None
+        self.drawn = DRAWN
         self.charged: dict[int, int] | None = None
         self.fulls: Counter[int] = Counter()
         self.samples: Counter[int] = Counter()
@@ -83,7 +84,7 @@ class Told(Readings):
         if self.looked is not None:
             return self.looked
         found = residency(self.by_node, Source.SAMPLE, cost_s=self.sample_cost_s, at_s=now_s)
-        return Looked(found, doubt=self.doubt)
+        return Looked(replace(found, sampled_pages=self.drawn), doubt=self.doubt)
 
     def own_cgroup(self, _subject: Subject) -> MemoryNumaStat | None:
         """Bring what it was told."""
@@ -179,6 +180,10 @@ def test_a_sample_in_doubt_is_no_figure_where_it_may_not_be_read_in_full(told: T
     assert reading.problem is not None
     assert "a third of it is not there" in reading.problem
     assert "longest_hold" in reading.problem
+    look(scanner, 105.0)
+    assert told.samples[ONE.pid] == 1
+    look(scanner, 115.0)
+    assert told.samples[ONE.pid] == 2
 
 
 def test_a_cgroup_that_says_otherwise_calls_for_a_full_reading(told: Told) -> None:
@@ -253,6 +258,16 @@ def test_a_full_reading_falls_when_a_sample_is_beyond_its_error(told: Told) -> N
     assert source_of(look(scanner, 115.0)[ONE]) is Source.SAMPLE
 
 
+def test_an_unsure_sample_confirms_nothing(told: Told) -> None:
+    """Few of its draws were movable pages: that it agrees is no news."""
+    told.full_cost_s = 0.1
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    closely(scanner, 100.0)
+    told.drawn = 20
+    assert source_of(look(scanner, 115.0)[ONE]) is Source.SAMPLE
+
+
 def test_many_small_changes_add_up(told: Told) -> None:
     """Each sample is held against the full reading, not against the one before."""
     told.full_cost_s = 0.1
@@ -281,7 +296,7 @@ def test_where_a_decision_hangs_on_it_it_is_read_in_full(told: Told) -> None:
 
 def test_a_worker_too_large_to_be_held_up_is_not(told: Told) -> None:
     """Its sample stays, and says which key would allow more."""
-    scanner = Scanner(told, POLICY)
+    scanner = Scanner(told, replace(POLICY, longest_hold_s=1.5))
     huge = subject(size=256 * GIB)
     look(scanner, 100.0, huge)
     reading = scanner.closer(huge, 100.0, lambda: None)
@@ -289,14 +304,58 @@ def test_a_worker_too_large_to_be_held_up_is_not(told: Told) -> None:
     assert reading.residency is not None
     assert reading.residency.source is Source.SAMPLE
     assert reading.residency.no_full_reading is not None
-    assert "[scan] longest_hold is 1 s" in reading.residency.no_full_reading
+    assert "[scan] longest_hold is 1.5 s" in reading.residency.no_full_reading
     assert not told.fulls
+
+
+def test_its_turn_comes_though_the_budget_is_spent(told: Told) -> None:
+    """Samples of many workers use up the share: the one that matters does not starve."""
+    told.sample_cost_s = 0.4
+    scanner = Scanner(told, POLICY)
+    workers = [subject(WorkerId(pid, 1), GIB) for pid in range(1, 4)]
+    for step in range(10):
+        look(scanner, 100.0 + 5 * step, *workers)
+    assert scanner.closer(workers[0], 145.0, lambda: None) is not None
+    assert told.fulls[1] == 1
+
+
+def test_it_is_not_asked_for_in_each_look(told: Told) -> None:
+    """A worker that grows and grows is read in full ever more seldom, until something is done."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    looks_s = [100.0 + 5 * step for step in range(200)]
+    read_at_s = [s for s in looks_s if scanner.closer(subject(), s, lambda: None) is not None]
+    assert read_at_s == [100.0, 115.0, 145.0, 205.0, 325.0, 565.0, 805.0, 1045.0]
+    scanner.accept(ONE, residency({0: GIB}, Source.NUMA_MAPS))
+    assert scanner.closer(subject(), 1100.0, lambda: None) is not None
+
+
+def test_one_look_reads_no_more_in_full_than_it_may(told: Told) -> None:
+    """At the start of many remote workers, those that are left have their turn in the next."""
+    told.full_cost_s = LONGEST_LOOK_S / 2
+    scanner = Scanner(told, POLICY)
+    workers = [subject(WorkerId(pid, 1), GIB) for pid in range(1, 6)]
+    look(scanner, 100.0, *workers)
+    read = [scanner.closer(worker, 100.0, lambda: None) for worker in workers]
+    assert [reading is not None for reading in read] == [True, True, False, False, False]
+
+
+def test_a_full_reading_that_fails_leaves_the_figures(told: Told) -> None:
+    """The charges of its cgroup are better than nothing, and say why there is no more."""
+    told.looked = Looked(None, "no right: CAP_SYS_PTRACE", no_right=True)
+    told.charged = {1: GIB}
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    kept = closely(scanner, 100.0).residency
+    assert kept is not None
+    assert kept.source is Source.NUMA_STAT
+    assert kept.no_full_reading == "no right: CAP_SYS_PTRACE"
 
 
 def test_what_reading_took_is_learnt(told: Told) -> None:
     """On a slow machine the same size holds it up longer; the first reading shows it."""
-    told.full_cost_s = 2.0
-    scanner = Scanner(told, POLICY)
+    told.full_cost_s = 1.8
+    scanner = Scanner(told, replace(POLICY, longest_hold_s=1.5))
     look(scanner, 100.0)
     closely(scanner, 100.0)
     look(scanner, 300.0)
