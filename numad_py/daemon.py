@@ -22,7 +22,7 @@ from numad_py.model.outcome import Outcome
 from numad_py.model.plan import DecisionState, Plan, Verdict
 from numad_py.model.snapshot import Snapshot
 from numad_py.observe.observer import Observer
-from numad_py.policy.schema import Mode, OnStop, Policy
+from numad_py.policy.schema import Mode, OnStop, Policy, fixed_at_start
 from numad_py.serve.logs import Voice, configure
 from numad_py.serve.notify import Notifier
 from numad_py.serve.report import CycleReport, Totals
@@ -61,21 +61,6 @@ class Command:
 
 
 Event = Stop | Wake | Command
-
-
-def fixed_at_start(old: Policy, new: Policy) -> list[str]:
-    """Return the keys that have changed and that a running daemon cannot take over."""
-    keys = (
-        ("daemon", "state_dir"),
-        ("daemon", "runtime_dir"),
-        ("metrics", "listen"),
-        ("metrics", "max_workers"),
-    )
-    return [
-        f"{table}.{key}"
-        for table, key in keys
-        if getattr(getattr(old, table), key) != getattr(getattr(new, table), key)
-    ]
 
 
 class Daemon:
@@ -159,10 +144,7 @@ class Daemon:
         began_s, began_cpu_s = clock.monotonic_s(), clock.thread_cpu_s()
         self._untold += self._take_outcomes()
         snapshot, plan, self._state = look_and_decide(
-            self.observer,
-            self.policy,
-            lambda seen: remember(self._state, self._untold, seen.at_s),
-            self._between,
+            self.observer, self.policy, self._remembered, self._between
         )
         outcomes, self._untold = self._untold, ()
         self.actuator.forget_ended(frozenset(worker.id for worker in snapshot.workers))
@@ -180,6 +162,9 @@ class Daemon:
             reading_s=self.observer.scanner.cpu_s,
         )
         return self._publish(snapshot, plan, outcomes, duration_s, cpu_s)
+
+    def _remembered(self, snapshot: Snapshot) -> DecisionState:
+        return remember(self._state, self._untold, snapshot.at_s)
 
     def _between(self) -> None:
         """Feed the watchdog, and break the look off when the end has come: big machines take long.

@@ -29,6 +29,8 @@ LARGE_SLOW_S = 120.0
 """The same for one that would be worth moving: idle workers of a pool are given their name late."""
 REJUDGE_S = 30.0
 """So often a worker is judged again, though neither its start time nor its name has changed."""
+IDLE_S = 3600.0
+"""So often one that did not run at all is judged again: its cgroup may have been changed for it."""
 RELIST_S = 30.0
 """So often /proc is listed without a fork, so that what has ended is forgotten."""
 LONGEST_LOOK_S = 0.1
@@ -176,25 +178,37 @@ class Discovery:
             self._look_again(due, now_s)
 
     def _look_again(self, pid: int, now_s: float) -> None:
-        """Judge a process again: a worker always, another if its program changed.
+        """Judge a process again: a worker always, another if it ran and its program changed.
 
-        Every other time in full even so: user and cgroup may change without an exec.
+        Who ran is judged in full every other time even so: user and cgroup may change without an
+        exec. Who did not run has become no other program: loading one takes more than a tick.
         """
         judged = self._known.get(pid)
-        if judged is None or judged.found or judged.program is None or not judged.in_full:
+        if judged is None or judged.found or judged.program is None:
             self._judge(pid, now_s)
             return
         try:
+            stat = self._procfs.stat(pid)
+            same = (stat.start_ticks, stat.comm) == (judged.start_ticks, judged.comm)
+            idle = same and stat.cpu_ticks == judged.cpu_ticks
+            if idle and judged.in_full and now_s - judged.judged_at_s < IDLE_S:
+                self._put_off(pid, judged, now_s)
+                return
+            if not judged.in_full:
+                self._judge(pid, now_s)
+                return
             program = hash(self._procfs.program(pid))
         except Vanished:
             self._known.forget(pid)
             return
         except (Malformed, RightsError):
-            program = None
+            self._judge(pid, now_s)
+            return
         if program != judged.program:
             self._judge(pid, now_s)
             return
         judged.in_full = False
+        judged.cpu_ticks = stat.cpu_ticks
         self._put_off(pid, judged, now_s)
 
     def _judge(self, pid: int, now_s: float) -> None:
@@ -210,7 +224,7 @@ class Discovery:
             unread = before is not None and before.start_ticks is None
             judged = Judged(None, before.since_s if before and unread else now_s)
         else:
-            judged = self._verdict(info)
+            judged = self._verdict(info, now_s)
         self._known.put(pid, judged)
         if info and info.stat.kernel_thread:
             self._known.agenda.drop(pid)
@@ -225,13 +239,15 @@ class Discovery:
         longest_s = REJUDGE_S if judged.found else longest_s
         self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, longest_s))
 
-    def _verdict(self, info: ProcessInfo) -> Judged:
+    def _verdict(self, info: ProcessInfo, now_s: float) -> Judged:
         stat = info.stat
         judged = Judged(
             stat.start_ticks,
             stat.start_ticks / self._procfs.clock_ticks,
             comm=stat.comm,
             program=hash(info.program),
+            cpu_ticks=stat.cpu_ticks,
+            judged_at_s=now_s,
         )
         matched = Match(None) if stat.kernel_thread else self._match(_subject(info))
         if matched.rule is not None:

@@ -41,7 +41,11 @@ class Judged:
     found: Found | None = None
     passed_over: PassedOver | None = None
     in_full: bool = True
-    """Whether all of it was read when it was last looked at."""
+    """Whether all of it was read when its program was last looked at."""
+    cpu_ticks: int | None = None
+    """CPU time that it had spent by then."""
+    judged_at_s: float = 0.0
+    """When all of it was read."""
 
 
 class Labels:

@@ -166,3 +166,18 @@ class Policy:
     """Win over every rule."""
     sources: tuple[str, ...] = ()
     """Files that were read, in order."""
+
+
+def fixed_at_start(old: Policy, new: Policy) -> list[str]:
+    """Return the keys that have changed and that a running daemon cannot take over."""
+    keys = (
+        ("daemon", "state_dir"),
+        ("daemon", "runtime_dir"),
+        ("metrics", "listen"),
+        ("metrics", "max_workers"),
+    )
+    return [
+        f"{table}.{key}"
+        for table, key in keys
+        if getattr(getattr(old, table), key) != getattr(getattr(new, table), key)
+    ]

@@ -45,11 +45,13 @@ class Proc:
     uid: int = 0
     flags: int = 0
     resident_kib: int = 0
+    cpu_ticks: int = 5
     odd: Exception | None = None
     """Raised by every read of it."""
 
     def exec(self, cmdline: str) -> None:
-        """Become another program: identity and inode stay."""
+        """Become another program, which takes CPU time: identity and inode stay."""
+        self.cpu_ticks += 2
         self.cmdline = cmdline
         self.comm = cmdline.split(maxsplit=1)[0].rpartition("/")[2]
 
@@ -115,7 +117,13 @@ class Crowd(ProcFs):
         texts = {
             "cmdline": "".join(f"{word}\0" for word in proc.cmdline.split()),
             "stat": stat_line(
-                pid, proc.comm, start, 5, 1, flags=proc.flags, resident_kib=proc.resident_kib
+                pid,
+                proc.comm,
+                start,
+                proc.cpu_ticks,
+                1,
+                flags=proc.flags,
+                resident_kib=proc.resident_kib,
             ),
             "status": f"Name:\t{proc.comm}\nUid:\t{proc.uid}\t{proc.uid}\t{proc.uid}\t{proc.uid}\n",
             "cgroup": "0::/system.slice/x.service\n",

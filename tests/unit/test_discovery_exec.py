@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from numad_py.observe.discovery import (
+    IDLE_S,
     LARGE_SLOW_S,
     SLOW_S,
 )
@@ -71,22 +72,39 @@ def test_a_large_process_is_looked_at_more_often() -> None:
 
 
 def test_a_second_look_reads_the_program_alone_every_other_time() -> None:
-    """Whether it is the same program is asked each time; user and cgroup every other time."""
+    """Of one that runs it is asked each time which program it is, the rest every other time."""
     looks = Looks(Crowd())
     looks.crowd.add(1, Proc())
     looks.look()
-    looks.start(9, Proc())
+    process = looks.start(9, Proc())
     kinds = []
     for _ in range(200):
+        process.cpu_ticks += 1
         looks.look()
         files = {file for pid, file in looks.crowd.reads if pid == 9}
         looks.crowd.reads.clear()
         if files:
             kinds.append(files)
     assert kinds[::2] == [JUDGED] * len(kinds[::2])
-    assert kinds[1::2] == [{"exe", "cmdline"}] * len(kinds[1::2])
+    assert kinds[1::2] == [{"stat", "exe", "cmdline"}] * len(kinds[1::2])
     # Ages 0, 1, 2, and then doubling at most, until 200 s have passed.
     assert 7 <= len(kinds) <= 14
+
+
+def test_of_one_that_does_not_run_its_stat_alone_is_read() -> None:
+    """Becoming another program takes CPU time; in an hour it is judged again even so."""
+    looks = Looks(Crowd(), interval_s=5.0)
+    looks.crowd.add(1, Proc())
+    looks.look()
+    looks.crowd.reads.clear()
+    read: set[str] = set()
+    while looks.now_s < BOOT_S + IDLE_S - SLOW_S:
+        looks.look()
+        read |= {file for _, file in looks.crowd.reads}
+    assert read == {"stat"}
+    while looks.now_s < BOOT_S + IDLE_S + 3 * SLOW_S:
+        looks.look()
+    assert looks.crowd.reads[1, "cgroup"] >= 1
 
 
 def test_a_change_of_user_alone_is_seen_after_two_pauses() -> None:
@@ -99,6 +117,7 @@ def test_a_change_of_user_alone_is_seen_after_two_pauses() -> None:
     while looks.now_s < process.start_s + 10:
         looks.look()
     process.uid = 4242
+    process.cpu_ticks += 1
     while not looks.look().workers:
         assert looks.now_s < process.start_s + 40 + looks.interval_s
 
