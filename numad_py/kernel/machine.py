@@ -99,7 +99,7 @@ class MachineFs(Files):
             except (ValueError, IndexError) as error:
                 msg = f"{self.root / 'meminfo'} cannot be parsed: {error}"
                 raise Malformed(msg) from None
-        return Swap(figures.total, figures.used)
+        return Swap(figures.total, max(0, figures.used))
 
     def _no_procfs(self, why: object) -> NumadError:
         return NumadError(f"{self.root} cannot be used ({why}): is this a proc file system?")

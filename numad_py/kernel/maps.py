@@ -18,10 +18,21 @@ class MappedArea(NamedTuple):
     device: str
     """``MAJOR:MINOR`` in hexadecimal; ``00:00`` where no file is mapped."""
     inode: int
-    """0 where no file is mapped."""
+    """0 where no file is mapped; of a System V segment its id, which may be 0 as well."""
     path: str
     """Empty where the kernel names nothing. ``[heap]``, ``[stack]``, ``[vdso]`` and other names in
     brackets are the kernel's own; a file that was deleted ends in `` (deleted)``."""
+
+    @property
+    def segment(self) -> tuple[str, int] | None:
+        """What all who map the same file or shared segment have in common; None where nothing is.
+
+        Nor for System V segments: each IPC namespace counts them from 0, on one device
+        (``newseg``, ipc/shm.c).
+        """
+        if not self.path.startswith("/") or self.path.startswith("/SYSV"):
+            return None
+        return self.device, self.inode
 
     @property
     def may_hold_pages(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ SEGMENT_BYTES = 1 << 20
 """Files and shared segments with less resident are not told apart: libraries, mostly."""
 SAMPLED_SEGMENT_BYTES = 64 << 20
 """In a sample only those are told apart of which an area is at least so large."""
+MOST_SEGMENTS = 8
+"""So many of them, the largest."""
 APART_SHARE = 0.1
 """Where what cannot be moved takes up more of the areas, it is drawn from by itself."""
 _HUGETLB = ("/anon_hugepage", "/dev/hugepages/")
@@ -96,16 +99,29 @@ def layout_of(mapped: Iterable[MappedArea], frame: Frame) -> Layout:
     """Return what is to be drawn from."""
     areas: list[Area] = []
     segments: dict[SegmentId, tuple[str, Kind]] = {}
-    for area, candidate in candidates(mapped, frame):
+    found = list(candidates(mapped, frame))
+    told_apart = _largest_segments(area for _, area in found)
+    for area, candidate in found:
+        if candidate.segment is None or candidate.segment not in told_apart:
+            areas.append(replace(candidate, segment=None) if candidate.segment else candidate)
+            continue
         areas.append(candidate)
-        if candidate.segment is not None:
-            segments[candidate.segment] = (area.path, candidate.kind)
+        segments[candidate.segment] = (area.path, candidate.kind)
     movable = [area for area in areas if area.mobility is Mobility.MOVABLE]
     size = sum(area.end - area.start for area in areas)
     if movable and sum(a.end - a.start for a in movable) < (1 - APART_SHARE) * size:
         others = [area for area in areas if area.mobility is not Mobility.MOVABLE]
         return Layout(movable, others, segments)
     return Layout(areas, [], segments)
+
+
+def _largest_segments(areas: Iterable[Area]) -> set[SegmentId]:
+    """Return the segments that take up most: each that is told apart costs draws of its own."""
+    sizes: dict[SegmentId, int] = {}
+    for area in areas:
+        if area.segment is not None:
+            sizes[area.segment] = sizes.get(area.segment, 0) + area.end - area.start
+    return set(heapq.nlargest(MOST_SEGMENTS, sizes, key=sizes.__getitem__))
 
 
 def candidates(mapped: Iterable[MappedArea], frame: Frame) -> Iterator[tuple[MappedArea, Area]]:
@@ -123,13 +139,13 @@ def candidates(mapped: Iterable[MappedArea], frame: Frame) -> Iterator[tuple[Map
         else:
             kind = _kind(area)
             found = Area(area.start, area.end, BASE_PAGE_BYTES, kind, Mobility.MOVABLE)
-        if area.inode and area.end - area.start >= SAMPLED_SEGMENT_BYTES:
-            found = replace(found, segment=SegmentId(area.device, area.inode))
+        if area.segment is not None and area.end - area.start >= SAMPLED_SEGMENT_BYTES:
+            found = replace(found, segment=SegmentId(*area.segment))
         yield area, found
 
 
 def _kind(area: MappedArea) -> Kind:
-    if not area.inode:
+    if not area.path.startswith("/"):
         return Kind.ANON
     if area.path.startswith(_HUGETLB):
         return Kind.HUGETLB
@@ -145,21 +161,21 @@ def sampled_segments(drawn: sampling.Sample, layout: Layout) -> tuple[SegmentPar
     )
 
 
-def segments(vmas: Sequence[Vma], mapped: Iterable[MappedArea]) -> tuple[SegmentPart, ...]:
+def segments(vmas: Sequence[Vma], mapped: Sequence[MappedArea]) -> tuple[SegmentPart, ...]:
     """Return the files and shared segments that hold much, by id.
 
     Areas of one file are added up; a part that is mapped twice counts twice, as in RSS.
     """
-    by_start = {area.start: area for area in mapped if area.inode}
+    by_start = {area.start: SegmentId(*area.segment) for area in mapped if area.segment}
+    paths = {area.start: area.path for area in mapped if area.segment}
     sizes: dict[SegmentId, dict[int, int]] = {}
     names: dict[SegmentId, tuple[str, Kind]] = {}
     for vma in vmas:
-        area = by_start.get(vma.start)
+        key = by_start.get(vma.start)
         backed = [part for part in vma.parts if part.kind is not Kind.ANON]
-        if area is None or not backed:
+        if key is None or not backed:
             continue
-        key = SegmentId(area.device, area.inode)
-        names.setdefault(key, (area.path, backed[0].kind))
+        names.setdefault(key, (paths[vma.start], backed[0].kind))
         total = sizes.setdefault(key, {})
         for part in backed:
             for node, pages in part.pages.items():

@@ -133,6 +133,8 @@ class Readings:
 
         try:
             layout = self._layout(subject, frame or Frame())
+            if not layout.movable:
+                return Looked(None, "it has no memory: it is starting, in exec or ending")
             drawn = sampling.sample(layout.movable, ask, self._random)
             if layout.others:
                 others = sampling.sample(layout.others, ask, self._random)

@@ -47,6 +47,8 @@ SAME_SHARE = 0.005
 """A sample agrees with a full reading within its error, and within so much in any case."""
 SURE_SHARE = 0.03
 """A sample that may be wrong by more confirms nothing."""
+THIN_SHARE = 0.1
+"""A sample that may be wrong by more is of no use, where a full reading may be had."""
 LONGEST_PAUSES = 16
 """Full readings of one worker that bring nothing are asked for ever more seldom, at most in so many
 intervals."""
@@ -272,6 +274,8 @@ class Scanner:
             return looked.doubt
         if subject.memory.hugetlb_bytes and not self._readings.knows_areas(subject.id):
             return "its huge pages cannot be told from its maps"
+        if looked.residency.error_share > THIN_SHARE:
+            return "its pages lie too thin for a sample"
         if charges is not None:
             apart = _furthest(_anon(looked.residency), _anon(charges))
             if apart > CGROUP_SHARE + looked.residency.error_share:

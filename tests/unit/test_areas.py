@@ -8,7 +8,7 @@ from numad_py.kernel.maps import parse_maps
 from numad_py.kernel.numa_maps import parse
 from numad_py.model.residency import Kind, Mobility, Residency, SegmentId, SegmentPart
 from numad_py.model.snapshot import Snapshot
-from numad_py.observe.areas import Frame, candidates, frame_of, layout_of, segments
+from numad_py.observe.areas import MOST_SEGMENTS, Frame, candidates, frame_of, layout_of, segments
 from numad_py.observe.sample import Area
 from numad_py.observe.segments import merge
 from tests.unit.test_unfinished import GIB, seen
@@ -130,6 +130,26 @@ def test_larger_files_and_segments_are_told_apart() -> None:
             ((0, 5000 * page), (1, 4000 * page)),
         ),
     )
+
+
+def test_system_v_segments_are_not_told_apart() -> None:
+    """Their ids begin at 0 in each IPC namespace: two of one id may be two segments."""
+    text = "7f3000000000-7f3010000000 rw-s 00000000 00:01 0 /SYSV0000002a (deleted)\n"
+    (area,) = drawn_from(Frame(), text)
+    assert (area.kind, area.segment) == (Kind.SHMEM, None)
+    line = "7f3000000000 default file=/SYSV0000002a\\040(deleted) N0=9000 kernelpagesize_kB=4\n"
+    assert segments(parse(line)[0], parse_maps(text)) == ()
+
+
+def test_of_many_segments_the_largest_are_told_apart() -> None:
+    """Each costs draws of its own: thousands would cost seconds."""
+    lines = []
+    for i in range(1, 100):
+        start, size = (0x7F00 + i) << 32, (64 + i) * MIB
+        lines.append(f"{start:x}-{start + size:x} rw-s 0 00:01 {i} /memfd:x\n")
+    layout = layout_of(parse_maps("".join(lines)), Frame())
+    assert len(layout.movable) == 99
+    assert sorted(key.inode for key in layout.segments) == list(range(100 - MOST_SEGMENTS, 100))
 
 
 def mapping(*parts: tuple[str, dict[int, int]]) -> Snapshot:

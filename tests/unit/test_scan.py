@@ -93,6 +93,14 @@ def test_a_sample_in_doubt_is_no_figure_where_it_may_not_be_read_in_full(told: T
     assert told.samples[ONE.pid] == 2
 
 
+def test_pages_that_lie_too_thin_are_counted(told: Told) -> None:
+    """400 MiB in a reserve of a TiB: of a thousand draws hardly one hits a page."""
+    told.drawn = 5
+    assert source_of(look(Scanner(told, POLICY), 100.0)[ONE]) is Source.NUMA_MAPS
+    barred = Scanner(told, replace(POLICY, longest_hold_s=0.001))
+    assert source_of(look(barred, 100.0)[ONE]) is Source.SAMPLE
+
+
 def test_a_cgroup_that_says_otherwise_calls_for_a_full_reading(told: Told) -> None:
     """Sample and memory.numa_stat count the same pages; one of them must be wrong."""
     told.charged = {0: GIB // 2, 1: GIB // 2}
@@ -171,7 +179,7 @@ def test_an_unsure_sample_confirms_nothing(told: Told) -> None:
     scanner = Scanner(told, POLICY)
     look(scanner, 100.0)
     closely(scanner, 100.0)
-    told.drawn = 20
+    told.drawn = 100
     assert source_of(look(scanner, 115.0)[ONE]) is Source.SAMPLE
 
 
