@@ -190,13 +190,19 @@ def _workers(workers: Sequence[Entry]) -> Iterator[str]:
         ("WORKER", "PID", "HOME", "LOCAL", "RESIDENT BY NODE", "FIGURES", "DECISION"),
         [_worker_row(worker) for worker in workers],
     )
-    yield "\n".join(
-        f"{w['worker']}: {w['decision']['why']}"
-        for w in workers
-        if w["decision"] is not None and w["decision"]["verdict"] != Verdict.REST.value
-    )
+    why = ((w["worker"], _why(w)) for w in workers)
+    yield "\n".join(f"{label}: {said}" for label, said in why if said)
     notes = ((w["worker"], "; ".join(_notes(w))) for w in workers)
     yield "\n".join(f"{label}: {said}" for label, said in notes if said)
+
+
+def _why(worker: Entry) -> str | None:
+    """Return what is said of a worker; where it is to rest, why it could not be read, if so."""
+    decision = worker["decision"]
+    said: str | None = worker["problem"]
+    if decision is not None and decision["verdict"] != Verdict.REST.value:
+        said = decision["why"]
+    return said
 
 
 def _worker_row(worker: Entry) -> tuple[str, ...]:

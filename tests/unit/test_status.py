@@ -123,7 +123,9 @@ def test_a_worker_that_could_not_be_read_has_no_figures() -> None:
         "residency_age_seconds",
     ):
         assert said[key] is None, key
-    assert " ?                 -        rest home" in text(snapshot(worker(problem="starting")))
+    shown = text(snapshot(worker(problem="starting")))
+    assert " ?                 -        rest home" in shown
+    assert "x/0: starting" in shown
 
 
 @pytest.mark.parametrize(
