@@ -231,17 +231,27 @@ static void one_pass(char *from, char *to)
 	}
 }
 
+/* In slices: SIGTERM wakes one thread only. */
+static void rest(void)
+{
+	for (long left = opt.pause_ms; left > 0 && !atomic_load(&stop); left -= 1000) {
+		long ms = left < 1000 ? left : 1000;
+		struct timespec slice = { ms / 1000, ms % 1000 * 1000000L };
+
+		nanosleep(&slice, NULL);
+	}
+}
+
 static void *work(void *argument)
 {
 	int thread = (int)(intptr_t)argument;
 	size_t slice = opt.size / (size_t)opt.threads & ~(PAGE - 1);
 	char *from = memory + (size_t)thread * slice;
-	struct timespec pause = { opt.pause_ms / 1000, opt.pause_ms % 1000 * 1000000L };
 
 	if (opt.comm)
 		prctl(PR_SET_NAME, opt.comm, 0, 0, 0);
 	if (opt.pageout)
-		nanosleep(&pause, NULL);
+		rest();
 	for (uint64_t pass = 0; !atomic_load(&stop); pass++) {
 		uint64_t began = now_ns();
 
@@ -255,8 +265,7 @@ static void *work(void *argument)
 			fflush(log_file);
 			pthread_mutex_unlock(&log_lock);
 		}
-		if (opt.pause_ms)
-			nanosleep(&pause, NULL);
+		rest();
 	}
 	return NULL;
 }
