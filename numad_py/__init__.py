@@ -12,6 +12,7 @@ The house, and the one way data flows::
     act      Plan -> Outcomes: affinity, mover, undo journal
     serve    what people and machines see: metrics, control socket, status, logs, sd_notify
     cli      one module per group of verbs: parse, call, print
+    cycle    look at all, decide, look closely where a decision hangs on it, decide again
     daemon   the cycle: observe, decide, act, remember, publish
     compose  composition root: builds the rooms, starts what runs beside the cycle
 
