@@ -74,7 +74,7 @@ def parse_numa_stat(text: str) -> MemoryNumaStat:
             continue
         key = key.removeprefix(_HIERARCHICAL)
         words = figures.split(" ")
-        if key in _KEYS and all(map(_NODE.match, words)):
+        if all(map(_NODE.match, words)):
             pairs = (word[1:].split("=") for word in words)
             unit_bytes = _PAGE_BYTES if pages else 1
             found[key] = {int(node): int(count) * unit_bytes for node, count in pairs}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
 from numad_py.kernel.maps import MappedArea
 from numad_py.kernel.numa_maps import DEFAULT_POLICIES, Vma, file_kind
@@ -95,18 +96,14 @@ class Layout:
     """Path and kind of the large files and shared segments among them."""
 
 
-def layout_of(mapped: Iterable[MappedArea], frame: Frame) -> Layout:
+def layout_of(mapped: Sequence[MappedArea], frame: Frame) -> Layout:
     """Return what is to be drawn from."""
     areas: list[Area] = []
     segments: dict[SegmentId, tuple[str, Kind]] = {}
-    found = list(candidates(mapped, frame))
-    told_apart = _largest_segments(area for _, area in found)
-    for area, candidate in found:
-        if candidate.segment is None or candidate.segment not in told_apart:
-            areas.append(replace(candidate, segment=None) if candidate.segment else candidate)
-            continue
+    for area, candidate in candidates(mapped, frame, _largest_segments(mapped)):
         areas.append(candidate)
-        segments[candidate.segment] = (area.path, candidate.kind)
+        if candidate.segment is not None:
+            segments[candidate.segment] = (area.path, candidate.kind)
     movable = [area for area in areas if area.mobility is Mobility.MOVABLE]
     size = sum(area.end - area.start for area in areas)
     if movable and sum(a.end - a.start for a in movable) < (1 - APART_SHARE) * size:
@@ -115,33 +112,45 @@ def layout_of(mapped: Iterable[MappedArea], frame: Frame) -> Layout:
     return Layout(areas, [], segments)
 
 
-def _largest_segments(areas: Iterable[Area]) -> set[SegmentId]:
+def _largest_segments(mapped: Iterable[MappedArea]) -> set[SegmentId]:
     """Return the segments that take up most: each that is told apart costs draws of its own."""
     sizes: dict[SegmentId, int] = {}
-    for area in areas:
-        if area.segment is not None:
-            sizes[area.segment] = sizes.get(area.segment, 0) + area.end - area.start
+    for area in mapped:
+        if area.may_hold_pages and (key := _large_segment(area)) is not None:
+            sizes[key] = sizes.get(key, 0) + area.end - area.start
     return set(heapq.nlargest(MOST_SEGMENTS, sizes, key=sizes.__getitem__))
 
 
-def candidates(mapped: Iterable[MappedArea], frame: Frame) -> Iterator[tuple[MappedArea, Area]]:
+def _large_segment(area: MappedArea) -> SegmentId | None:
+    if area.segment is None or area.end - area.start < SAMPLED_SEGMENT_BYTES:
+        return None
+    return SegmentId(*area.segment)
+
+
+def candidates(
+    mapped: Iterable[MappedArea], frame: Frame, told_apart: AbstractSet[SegmentId] = frozenset()
+) -> Iterator[tuple[MappedArea, Area]]:
     """Yield the areas that may hold pages, to be drawn from.
 
     Kind and mobility are those of the last full reading where it saw the area; others are taken
     for movable.
+
+    Args:
+        mapped: all areas.
+        frame: of the last full reading.
+        told_apart: segments that are estimated by themselves, too.
     """
     for area in mapped:
         if not area.may_hold_pages:
             continue
+        key = _large_segment(area)
+        segment = key if key in told_apart else None
         known = frame.at(area)
         if known is not None:
-            found = Area(area.start, area.end, known.page_bytes, known.kind, known.mobility)
+            page_bytes, kind, mobility = known.page_bytes, known.kind, known.mobility
         else:
-            kind = _kind(area)
-            found = Area(area.start, area.end, BASE_PAGE_BYTES, kind, Mobility.MOVABLE)
-        if area.segment is not None and area.end - area.start >= SAMPLED_SEGMENT_BYTES:
-            found = replace(found, segment=SegmentId(*area.segment))
-        yield area, found
+            page_bytes, kind, mobility = BASE_PAGE_BYTES, _kind(area), Mobility.MOVABLE
+        yield area, Area(area.start, area.end, page_bytes, kind, mobility, segment)
 
 
 def _kind(area: MappedArea) -> Kind:

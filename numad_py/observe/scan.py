@@ -1,17 +1,17 @@
 """Whose memory is looked at when, and how closely.
 
-========================  ======================================================================
-what is due               is read how
-========================  ======================================================================
+=========================  =====================================================================
+what is due                is read how
+=========================  =====================================================================
 nothing: young, same size  not at all
 old, but its own cgroup    not at all: the figures are confirmed by memory.numa_stat
 is charged the same
-small, or huge pages:      numa_maps: no dearer than a sample
+small, or huge pages       numa_maps: no dearer than a sample
 anything else              a sample; where it agrees with an earlier full reading, that one stands
 no right to sample         memory.numa_stat, where the cgroup is the worker's own
 sample not to be trusted   numa_maps, as far as ``[scan] longest_hold`` allows
 a decision hangs on it     the same
-========================  ======================================================================
+=========================  =====================================================================
 """
 
 from __future__ import annotations

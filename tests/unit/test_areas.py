@@ -137,6 +137,7 @@ def test_system_v_segments_are_not_told_apart() -> None:
     text = "7f3000000000-7f3010000000 rw-s 00000000 00:01 0 /SYSV0000002a (deleted)\n"
     (area,) = drawn_from(Frame(), text)
     assert (area.kind, area.segment) == (Kind.SHMEM, None)
+    assert not layout_of(parse_maps(text), Frame()).segments
     line = "7f3000000000 default file=/SYSV0000002a\\040(deleted) N0=9000 kernelpagesize_kB=4\n"
     assert segments(parse(line)[0], parse_maps(text)) == ()
 
