@@ -27,6 +27,7 @@ demo: setup
 	@$(BIN)/python -m tests.demo $(DEMO)
 
 bench: setup
+	@sh tests/setup-host.sh bench
 	@$(BIN)/python -m tests.bench $(BENCH)
 
 lint: setup

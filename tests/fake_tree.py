@@ -301,10 +301,11 @@ def stat_line(
     flags: int = 0,
     resident_kib: int | None = None,
     num_threads: int = 1,
+    ppid: int = 1,
 ) -> str:
     """Return a line as /proc/PID/stat has it (proc(5))."""
     fields = ["0"] * 50
-    fields[0], fields[1], fields[6] = "S", "1", str(flags)
+    fields[0], fields[1], fields[6] = "S", str(ppid), str(flags)
     fields[11] = str(cpu_ticks)
     fields[17] = str(num_threads)
     fields[19] = str(start_ticks)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What tests and demo need of a Debian or Ubuntu host; installs only what is missing, and says so.
-# NUMAD_PY_NO_GUEST=1 leaves out what guests need.
+# NUMAD_PY_NO_GUEST=1 leaves out what guests need; the word "bench" adds what is measured against.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 missing=
@@ -22,6 +22,7 @@ if [ -z "${NUMAD_PY_NO_GUEST:-}" ]; then
     need ssh openssh-client
     have /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 fi
+[ "${1:-}" != bench ] || need numastat numactl
 [ -n "$missing" ] || exit 0
 
 echo "this machine lacks, and gets from its package archive:$missing"

@@ -127,12 +127,12 @@ class SysFs(Files):
         }
         return Performance(**figures) if any(figures.values()) else None
 
-    def node_states(self) -> tuple[NodeState, ...]:
-        """Return the state of each online node."""
-        return tuple(self.node_state(node) for node in self.online())
+    def node_state(self, node: int, before: NodeState | None = None) -> NodeState:
+        """Return memory, huge pages and allocations of one node; nothing of it where offline.
 
-    def node_state(self, node: int) -> NodeState:
-        """Return memory, huge pages and allocations of one node; nothing of it where offline."""
+        Huge pages and allocations are taken over from ``before`` where that is given: they are in
+        six files, memory is in one.
+        """
         meminfo = self._meminfo(node)
         cache = meminfo.get("Active(file)", 0) + meminfo.get("Inactive(file)", 0)
         return NodeState(
@@ -140,8 +140,8 @@ class SysFs(Files):
             total_bytes=meminfo.get("MemTotal", 0),
             free_bytes=meminfo.get("MemFree", 0),
             reclaimable_bytes=max(0, cache - meminfo.get("Dirty", 0)),
-            huge_pages=self._huge_pages(node),
-            numastat=self._numastat(node),
+            huge_pages=self._huge_pages(node) if before is None else before.huge_pages,
+            numastat=self._numastat(node) if before is None else before.numastat,
         )
 
     def _huge_pages(self, node: int) -> tuple[HugePages, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 BASE_PAGE_BYTES = 4096
 INTERVAL_Z = 1.96
@@ -119,16 +120,23 @@ class Residency:
 
     def by_node(
         self, *, mobility: Mobility | None = None, kind: Kind | None = None
-    ) -> dict[int, int]:
+    ) -> Mapping[int, int]:
         """Return bytes per node, of one mobility or kind only where given."""
-        total: dict[int, int] = {}
-        for entry in self.entries:
-            if mobility is not None and entry.mobility is not mobility:
-                continue
-            if kind is not None and entry.kind is not kind:
-                continue
-            total[entry.node] = total.get(entry.node, 0) + entry.resident_bytes
+        total = self._by_node.get((mobility, kind))
+        if total is None:
+            total = self._by_node[mobility, kind] = {}
+            for entry in self.entries:
+                if mobility is not None and entry.mobility is not mobility:
+                    continue
+                if kind is not None and entry.kind is not kind:
+                    continue
+                total[entry.node] = total.get(entry.node, 0) + entry.resident_bytes
         return total
+
+    @cached_property
+    def _by_node(self) -> dict[tuple[Mobility | None, Kind | None], dict[int, int]]:
+        """Sums that were asked for: the figures of a worker at rest are asked again each cycle."""
+        return {}
 
     def by_page_size(self) -> dict[int, int]:
         """Return bytes per size of page."""

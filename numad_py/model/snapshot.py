@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from numad_py.model.machine import Interference, NodeState, Pressure
 from numad_py.model.residency import Kind, Residency, SegmentId
 from numad_py.model.topology import Topology
 
 
-@dataclass(frozen=True, order=True)
-class WorkerId:
+class WorkerId(NamedTuple):
     """A process, for as long as it lives.
 
     pids are reused; the pair with the start time is not (field 22 of /proc/PID/stat, proc(5)).

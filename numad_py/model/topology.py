@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 LOCAL_DISTANCE = 10
 """Distance of a node to itself (ACPI SLIT; LOCAL_DISTANCE in include/linux/topology.h)."""
@@ -74,12 +75,12 @@ class Topology:
     nodes: tuple[Node, ...]
     devices: tuple[PciDevice, ...] = field(default=())
 
-    @property
+    @cached_property
     def node_ids(self) -> tuple[int, ...]:
         """Ids of the online nodes, ascending."""
         return tuple(node.id for node in self.nodes)
 
-    @property
+    @cached_property
     def cpus(self) -> frozenset[int]:
         """Every online CPU of every node."""
         return frozenset().union(*(node.cpus for node in self.nodes))

@@ -2,8 +2,9 @@
 
 No process can be new while the kernel has counted no fork, so that /proc is not even listed then. A
 process is judged when its folder in /proc is new, and looked at again since exec keeps the folder
-and the identity: at the next look, and then whenever its age has about doubled. Most of that is to
-see that it still is the same program. Of a worker its stat is read in every look.
+and the identity: at the next look, and then whenever its age has about doubled, or grown more yet
+where it did not run meanwhile. Most of that is to see that it still is the same program. Of a
+worker its stat is read in every look.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ REJUDGE_S = 30.0
 """So often a worker is judged again, though neither its start time nor its name has changed."""
 IDLE_S = 3600.0
 """So often one that did not run at all is judged again: its cgroup may have been changed for it."""
+MOST_RESTED = 2
+"""Each look that finds that it did not run doubles the next pause, so many times at most."""
 RELIST_S = 30.0
 """So often /proc is listed without a fork, so that what has ended is forgotten."""
 LONGEST_LOOK_S = 0.1
@@ -67,8 +70,9 @@ class Discovery:
 
     A program that a process becomes by exec at age A is seen by age A + min(A, SLOW_S) and one
     look, by A + min(A, LARGE_SLOW_S) where it was large by then; one that it becomes before it is
-    looked at for the second time, in that look. A change of user, cgroup or command name alone
-    takes two such pauses.
+    looked at for the second time, in that look. Where the last looks found that it had not run,
+    and no child of it has ended, four times A takes the place of A. A change of user, cgroup or
+    command name alone takes two such pauses.
     """
 
     def __init__(self, procfs: ProcFs, policy: Policy, named: frozenset[str] = frozenset()) -> None:
@@ -125,10 +129,14 @@ class Discovery:
         return tuple(v.found for v in verdicts if v and v.found)
 
     def _list(self, now_s: float, forks: int | None) -> None:
-        """Forget who has ended, and let newcomers wait behind those that wait already."""
+        """Forget who has ended, and let newcomers wait behind those that wait already.
+
+        The parents of those who ended are looked at at once: a script that waits for a download
+        and then becomes a server by exec does not run before.
+        """
         inodes = self._procfs.entries()
-        for pid in self._known.ended(inodes):
-            self._known.forget(pid)
+        for parent in {self._known.forget(pid) for pid in self._known.ended(inodes)}:
+            self._known.stir(parent, now_s)
         for pid in self._waiting.keys() - inodes.keys():
             del self._waiting[pid]
         before = self._inodes.get
@@ -192,8 +200,10 @@ class Discovery:
             same = (stat.start_ticks, stat.comm) == (judged.start_ticks, judged.comm)
             idle = same and stat.cpu_ticks == judged.cpu_ticks
             if idle and judged.in_full and now_s - judged.judged_at_s < IDLE_S:
+                judged.rested += 1
                 self._put_off(pid, judged, now_s)
                 return
+            judged.rested = 0
             if not judged.in_full:
                 self._judge(pid, now_s)
                 return
@@ -225,6 +235,7 @@ class Discovery:
             judged = Judged(None, before.since_s if before and unread else now_s)
         else:
             judged = self._verdict(info, now_s)
+        judged.stirred = before is not None and before.stirred
         self._known.put(pid, judged)
         if info and info.stat.kernel_thread:
             self._known.agenda.drop(pid)
@@ -234,10 +245,19 @@ class Discovery:
             self._put_off(pid, judged, now_s)
 
     def _put_off(self, pid: int, judged: Judged, now_s: float) -> None:
-        """Look at a process again when its age has doubled, or sooner where it is old."""
+        """Look at a process again when its age has doubled, or sooner where it is old.
+
+        Later where it has not run for some looks: it hardly will. At the next look where a child
+        of it has just ended: it may need a moment for what it does then.
+        """
+        if judged.stirred:
+            judged.stirred, judged.rested = False, 0
+            self._known.agenda.put(pid, now_s)
+            return
         longest_s = LARGE_SLOW_S if judged.passed_over else SLOW_S
         longest_s = REJUDGE_S if judged.found else longest_s
-        self._known.agenda.put(pid, now_s + self._pause_s(now_s - judged.since_s, longest_s))
+        age_s = (now_s - judged.since_s) * 2 ** min(judged.rested, MOST_RESTED)
+        self._known.agenda.put(pid, now_s + self._pause_s(age_s, longest_s))
 
     def _verdict(self, info: ProcessInfo, now_s: float) -> Judged:
         stat = info.stat
@@ -248,6 +268,7 @@ class Discovery:
             program=hash(info.program),
             cpu_ticks=stat.cpu_ticks,
             judged_at_s=now_s,
+            parent=stat.ppid,
         )
         matched = Match(None) if stat.kernel_thread else self._match(_subject(info))
         if matched.rule is not None:

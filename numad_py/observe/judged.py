@@ -46,6 +46,11 @@ class Judged:
     """CPU time that it had spent by then."""
     judged_at_s: float = 0.0
     """When all of it was read."""
+    parent: int | None = None
+    rested: int = 0
+    """Looks in a row before which it had not run."""
+    stirred: bool = False
+    """Whether a child of it ended since it was last looked at."""
 
 
 class Labels:
@@ -103,6 +108,10 @@ class Agenda:
         if len(self._heap) > 2 * len(self._due_s) + 64:
             self._heap = [(due_s, pid) for pid, due_s in self._due_s.items()]
             heapq.heapify(self._heap)
+
+    def waits(self, pid: int) -> bool:
+        """Say whether a pid is to be looked at again at all."""
+        return pid in self._due_s
 
     def drop(self, pid: int) -> None:
         """Never look at a pid again."""
@@ -165,18 +174,25 @@ class Register:
         if judged.comm in self._names:
             self._named[pid] = judged.comm or ""
 
-    def forget(self, pid: int) -> None:
-        """Drop what is known of a pid: the process has ended."""
+    def forget(self, pid: int) -> int | None:
+        """Drop what is known of a pid, whose process has ended; return its parent, if known."""
         self._unlist(pid)
-        self._judged.pop(pid, None)
+        judged = self._judged.pop(pid, None)
         self._named.pop(pid, None)
         if self._passed_over.pop(pid, None):
             self._largest = None
         self.agenda.drop(pid)
+        return judged.parent if judged else None
 
     def ended(self, present: Mapping[int, int]) -> list[int]:
         """Return the pids there is a verdict on and that are not present."""
         return list(self._judged.keys() - present.keys())
+
+    def stir(self, pid: int | None, now_s: float) -> None:
+        """Look at a process at once: a child of it has ended, for which it may have waited."""
+        if pid is not None and pid in self._judged and self.agenda.waits(pid):
+            self._judged[pid].stirred = True
+            self.agenda.put(pid, now_s - 1)
 
     def label(self) -> None:
         """Hand out labels to the new workers, by pid."""

@@ -12,6 +12,8 @@ from numad_py.model.machine import Interference, NodeState, Pressure
 from numad_py.model.topology import Topology
 from numad_py.observe.interference import interferences
 
+DETAILS_S = 15.0
+"""So old may a node's huge pages and allocations become; its memory is read in each look."""
 SETTINGS_S = 60.0
 """So old may what is known of the kernel's settings become."""
 
@@ -33,6 +35,8 @@ class Machine:
         """Start with nothing seen."""
         self._procfs = procfs
         self._sysfs = sysfs
+        self._states: Mapping[int, NodeState] = {}
+        self._detailed_at_s = float("-inf")
         self._busy: tuple[float, Mapping[int, int]] | None = None
         self._settings: tuple[float, Mapping[str, int], tuple[Interference, ...]] | None = None
 
@@ -43,7 +47,7 @@ class Machine:
             now_s: time since boot.
             topology: tells which CPUs are a node's.
         """
-        states = self._sysfs.node_states()
+        states = self._node_states(now_s, topology)
         forks = None
         try:
             stat = self._procfs.machine_stat()
@@ -62,6 +66,14 @@ class Machine:
                 )
             self._busy = (now_s, stat.busy_ticks)
         return MachineSeen(states, self._procfs.pressure(), forks)
+
+    def _node_states(self, now_s: float, topology: Topology) -> tuple[NodeState, ...]:
+        before = self._states
+        if now_s - self._detailed_at_s >= DETAILS_S:
+            before, self._detailed_at_s = {}, now_s
+        ids = topology.node_ids
+        self._states = {node: self._sysfs.node_state(node, before.get(node)) for node in ids}
+        return tuple(self._states.values())
 
     def interferences(self, now_s: float, named: Mapping[str, int]) -> tuple[Interference, ...]:
         """Return what interferes; settings are read once in SETTINGS_S.

@@ -31,7 +31,9 @@ from numad_py.observe.threads import Threads, ThreadsSeen
 from numad_py.policy.schema import Policy
 
 SLOW_S = 15.0
-"""So old may become what seldom changes of a worker: its memory's limits, its cpuset."""
+"""So old may become what seldom changes of a worker: its memory's sizes and limits."""
+CPUSET_S = 60.0
+"""So old may its cpuset become, which shows in the masks of its threads, too."""
 GREW_BYTES = 1 << 20
 """A change of RSS by so much is worth reading the worker's status for."""
 
@@ -57,7 +59,9 @@ class _Slow:
     stat_bytes: int
     """RSS as stat had it."""
     memory: MemoryStatus
+    cgroup: str | None
     cpuset_cpus: frozenset[int] | None
+    cpuset_at_s: float
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ class Observer:
 
     def _see(self, found: Found, topology: Topology, now_s: float) -> _Seen | None:
         threads, problem = ThreadsSeen(()), None
-        slow = _Slow(now_s, found.stat.resident_bytes, MemoryStatus(), None)
+        slow = _Slow(now_s, found.stat.resident_bytes, MemoryStatus(), None, None, now_s)
         try:
             slow = self._slowly(found, now_s)
             threads = self._threads.look(found.id, found.stat, now_s, topology)
@@ -218,10 +222,24 @@ class Observer:
             or now_s - known.at_s >= SLOW_S
             or abs(size - known.stat_bytes) >= GREW_BYTES
         ):
-            cpus = self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None
-            known = _Slow(now_s, size, self._procfs.memory(found.id.pid), cpus)
+            memory = self._procfs.memory(found.id.pid)
+            cpus, cpuset_at_s = self._cpuset(found, known, memory, now_s)
+            known = _Slow(now_s, size, memory, found.cgroup, cpus, cpuset_at_s)
             self._slow[found.id] = known
         return known
+
+    def _cpuset(
+        self, found: Found, known: _Slow | None, memory: MemoryStatus, now_s: float
+    ) -> tuple[frozenset[int] | None, float]:
+        """Return the CPUs that its cgroup's cpuset grants, and when that was read."""
+        if (
+            known is not None
+            and known.cgroup == found.cgroup
+            and known.memory.mems_allowed == memory.mems_allowed
+            and now_s - known.cpuset_at_s < CPUSET_S
+        ):
+            return known.cpuset_cpus, known.cpuset_at_s
+        return self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None, now_s
 
     def _worker(self, seen: _Seen, reading: Reading | None, now_s: float) -> Worker:
         found, threads = seen.found, seen.threads

@@ -39,6 +39,9 @@ TYPICAL_BYTES = 1 << 30
 its libraries."""
 CHARGE_SHARE = 0.01
 """Charges of a cgroup are the same while none of its nodes changed by more of what can be moved."""
+CALM_TIMES = 4
+"""Figures that were found unchanged stand for as long again as they are old, at most for so many
+intervals."""
 CONFIRMED_TIMES = 20
 """So many intervals may pass on the word of the cgroup alone."""
 CGROUP_SHARE = 0.05
@@ -193,9 +196,17 @@ class Scanner:
             changed_bytes = abs(size - known.resident_bytes)
             if changed_bytes >= max(CHANGED_BYTES, CHANGED_SHARE * known.resident_bytes):
                 return False
-        if now_s - _looked_at_s(known) < self._policy.interval_s:
+        if now_s - _looked_at_s(known) < self._pause_s(known):
             return True
         return self._confirmed_by_cgroup(subject, known, now_s)
+
+    def _pause_s(self, known: Reading) -> float:
+        """Return how long figures stand without another look; longer, once one changed nothing."""
+        shortest_s = self._policy.interval_s
+        age_s = 0.0
+        if known.residency is not None:
+            age_s = _looked_at_s(known) - known.residency.read_at_s
+        return min(max(shortest_s, age_s), CALM_TIMES * shortest_s)
 
     def _confirmed_by_cgroup(self, subject: Subject, known: Reading, now_s: float) -> bool:
         """Say whether its own cgroup is charged as it was when the worker was read."""
@@ -356,5 +367,5 @@ def _moved(one: Mapping[int, int], other: Mapping[int, int]) -> int:
     return max((abs(one.get(n, 0) - other.get(n, 0)) for n in {*one, *other}), default=0)
 
 
-def _anon(residency: Residency) -> dict[int, int]:
+def _anon(residency: Residency) -> Mapping[int, int]:
     return residency.by_node(kind=Kind.ANON)

@@ -79,7 +79,7 @@ class ScanPolicy:
     """``[scan]``: what looking at workers' memory may cost."""
 
     interval_s: float = 15.0
-    """Key ``interval``: how old a worker's residency may become."""
+    """Key ``interval``: how old a worker's residency may become before it is looked at again."""
     cpu_share: float = 0.02
     """Share of one CPU that reading may take, over all workers."""
     longest_hold_s: float = 3.0

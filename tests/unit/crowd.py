@@ -46,6 +46,7 @@ class Proc:
     flags: int = 0
     resident_kib: int = 0
     cpu_ticks: int = 5
+    ppid: int = 1
     odd: Exception | None = None
     """Raised by every read of it."""
 
@@ -123,6 +124,7 @@ class Crowd(ProcFs):
                 proc.cpu_ticks,
                 1,
                 flags=proc.flags,
+                ppid=proc.ppid,
                 resident_kib=proc.resident_kib,
             ),
             "status": f"Name:\t{proc.comm}\nUid:\t{proc.uid}\t{proc.uid}\t{proc.uid}\t{proc.uid}\n",

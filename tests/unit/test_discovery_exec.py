@@ -7,6 +7,7 @@ import pytest
 from numad_py.observe.discovery import (
     IDLE_S,
     LARGE_SLOW_S,
+    MOST_RESTED,
     SLOW_S,
 )
 from numad_py.policy.schema import Policy
@@ -29,10 +30,14 @@ from tests.unit.crowd import (
 @pytest.mark.parametrize("age_s", [0.0, 0.4, 1.5, 7.0, 40.0, 119.0, 400.0])
 @pytest.mark.parametrize("interval_s", [1.0, 5.0])
 @pytest.mark.parametrize("crowd", [0, 300])
+@pytest.mark.parametrize("busy", [True, False])
 def test_a_server_that_comes_by_exec_is_found_in_time(
-    age_s: float, interval_s: float, crowd: int
+    age_s: float, interval_s: float, crowd: int, *, busy: bool
 ) -> None:
-    """After at most the age it had, at most SLOW_S, and one look; at once if it was just seen."""
+    """After at most the age it had, at most SLOW_S, and one look; at once if it was just seen.
+
+    Four times its age where it did not run before.
+    """
     looks = Looks(old_crowd(crowd), interval_s=interval_s)
     looks.look()
     began_s = looks.now_s + 0.1
@@ -40,11 +45,13 @@ def test_a_server_that_comes_by_exec_is_found_in_time(
     process.start_s = began_s
     looks.look()
     while looks.now_s + interval_s < began_s + age_s:
+        process.cpu_ticks += busy
         assert not looks.look().workers
     process.exec(SERVER)
     exec_s = max(looks.now_s, began_s + age_s)
+    times = 1 if busy else 2**MOST_RESTED
     while not looks.look().workers:
-        assert looks.now_s - exec_s <= min(exec_s - began_s, SLOW_S)
+        assert looks.now_s - exec_s <= min(times * (exec_s - began_s), SLOW_S)
     if age_s < interval_s - 0.1:
         assert looks.now_s - began_s < 2 * interval_s
 
@@ -58,6 +65,39 @@ def test_an_old_process_becomes_a_server_within_slow_s() -> None:
     while looks.now_s <= BOOT_S + SLOW_S + 2 * looks.interval_s:
         census = looks.look()
     assert len(census.workers) == 40
+
+
+@pytest.mark.parametrize("later_s", [0.0, 3.0])
+def test_a_script_that_waited_for_a_child_is_looked_at_at_once(later_s: float) -> None:
+    """A start script that downloads for minutes and execs then is found in a look or two."""
+    looks = Looks(old_crowd(40), interval_s=5.0)
+    looks.look()
+    script = looks.start(9, Proc())
+    looks.start(10, Proc(ppid=9, cmdline="curl", comm="curl"))
+    while looks.now_s < BOOT_S + 300:
+        looks.look()
+    del looks.crowd.procs[10]
+    if not later_s:
+        script.exec(SERVER)
+    found = looks.look(forked=1).workers
+    if later_s:
+        script.exec(SERVER)
+        found = looks.look().workers
+    assert [worker.id.pid for worker in found] == [9]
+
+
+def test_idle_children_that_end_cost_a_look_at_their_parent_only() -> None:
+    """A shell that starts something every second is looked at once a look, and nobody else."""
+    looks = Looks(old_crowd(1), interval_s=5.0)
+    looks.look()
+    for i in range(20):
+        child = looks.start(2000 + i, Proc(ppid=1000))
+        child.cpu_ticks = 0
+        looks.look()
+        del looks.crowd.procs[2000 + i]
+    looks.crowd.reads.clear()
+    looks.look(forked=1)
+    assert looks.crowd.pids_read() == {1000}
 
 
 def test_a_large_process_is_looked_at_more_often() -> None:
@@ -115,6 +155,7 @@ def test_a_change_of_user_alone_is_seen_after_two_pauses() -> None:
     looks.look()
     process = looks.start(9, Proc())
     while looks.now_s < process.start_s + 10:
+        process.cpu_ticks += 1
         looks.look()
     process.uid = 4242
     process.cpu_ticks += 1

@@ -83,7 +83,8 @@ def test_an_odd_list_of_a_tier_ranks_no_node(made: FakeMachine, text: str) -> No
 
 def test_the_state_of_a_node_is_read_whole(made: FakeMachine) -> None:
     """Memory, pools by size of page, allocations; interleaved ones are not told apart."""
-    dram, cxl, compute = SysFs(made.sysfs).node_states()
+    sysfs = SysFs(made.sysfs)
+    dram, cxl, compute = map(sysfs.node_state, sysfs.online())
     assert dram == NodeState(
         node=0,
         total_bytes=2048 * MIB,
@@ -189,7 +190,7 @@ def test_the_running_kernels_nodes_are_read() -> None:
     sysfs = SysFs()
     if not Path("/sys/devices/system/node/online").exists():
         pytest.skip("a kernel without CONFIG_NUMA")
-    for state in sysfs.node_states():
+    for state in map(sysfs.node_state, sysfs.online()):
         assert 0 <= state.free_bytes <= state.total_bytes
         assert all(pool.free <= pool.total for pool in state.huge_pages)
         assert state.numastat is not None

@@ -9,7 +9,7 @@ import pytest
 from numad_py.model.residency import Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.budget import BURST_S, LONGEST_LOOK_S
-from numad_py.observe.scan import CHANGED_BYTES, CONFIRMED_TIMES, Scanner
+from numad_py.observe.scan import CALM_TIMES, CHANGED_BYTES, CONFIRMED_TIMES, Scanner
 from tests.unit.told import (
     GIB,
     MIB,
@@ -79,17 +79,24 @@ def test_slow_growth_is_seen_in_the_end(told: Told) -> None:
 
 
 def test_a_cgroup_charged_as_before_confirms_the_figures(told: Told) -> None:
-    """One small file in place of a sample, for some intervals; then it is looked at again."""
+    """One small file in place of a sample, for some intervals; then it is looked at again.
+
+    Asked for ever more seldom, down to once in CALM_TIMES intervals.
+    """
     told.charged = {0: GIB}
     scanner = Scanner(told, POLICY)
     look(scanner, 100.0)
+    confirmed = set()
     for step in range(1, CONFIRMED_TIMES + 1):
         kept = look(scanner, 100.0 + 15 * step)[ONE].residency
         assert kept is not None
         assert kept.confirmed is not None
-        assert (kept.confirmed.source, kept.confirmed.at_s) == (Source.NUMA_STAT, 100 + 15 * step)
+        assert kept.confirmed.source is Source.NUMA_STAT
+        confirmed.add((kept.confirmed.at_s - 100) / 15)
         assert told.samples[ONE.pid] == 1
-    look(scanner, 100.0 + 15 * (CONFIRMED_TIMES + 1))
+    assert sorted(confirmed) == [1, 2, 4, 8, 12, 16, 20]
+    for step in range(1, CALM_TIMES + 1):
+        look(scanner, 100.0 + 15 * (CONFIRMED_TIMES + step))
     assert told.samples[ONE.pid] == 2
 
 
