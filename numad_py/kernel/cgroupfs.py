@@ -19,6 +19,8 @@ _CONTAINER = re.compile(
 _LXC = re.compile(r"^lxc\.payload\.(?P<id>[^/]+)$")
 
 
+_TWO_PIDS = 2 * len("4194304\n")
+"""Bytes in which two pids have room (PID_MAX_LIMIT, include/linux/threads.h)."""
 _NODE = re.compile(r"N[0-9]+=[0-9]+$")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _HIERARCHICAL = "hierarchical_"
@@ -135,7 +137,8 @@ class CgroupFs(Files):
         pids: set[str] = set()
         folders = [folder]
         for seen in folders:
-            pids.update(self._read(f"{seen}/cgroup.procs").split())
+            # The first two lines tell: a cgroup of thousands is not listed to its end.
+            pids.update(self._read_bytes(f"{seen}/cgroup.procs", _TWO_PIDS).decode().split())
             if pids - {own}:
                 break
             folders += self._children(seen)

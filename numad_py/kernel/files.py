@@ -14,6 +14,22 @@ _AT_ONCE = 64 * 1024
 """Bytes asked for in one read; the kernel's small files fit."""
 
 
+class _Counted:
+    """Counts what goes wrong; a class, since a generator's frame costs as much as a small read."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        self._files.vanished += issubclass(kind, Vanished)
+        self._files.malformed += issubclass(kind, Malformed)
+
+
 class Files:
     """Files below a root. One may go between any two reads: Vanished.
 
@@ -26,6 +42,7 @@ class Files:
         self._prefix = f"{os.fspath(root)}/"
         self.vanished = 0
         self.malformed = 0
+        self._counted = _Counted(self)
 
     def _read(self, path: str) -> str:
         """Return a file's text.
@@ -91,14 +108,3 @@ class Files:
                 "or ask the running daemon as a member of the group numad-py"
             )
         return Malformed(f"{path} cannot be read: {error.strerror}")
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except Vanished:
-            self.vanished += 1
-            raise
-        except Malformed:
-            self.malformed += 1
-            raise

@@ -43,7 +43,7 @@ class MachineFs(Files):
 
     def machine_stat(self) -> MachineStat:
         """Return how busy each CPU was, and how many processes were made (/proc/stat)."""
-        with self._counted():
+        with self._counted:
             return parse_machine_stat(self._read("stat"))
 
     def pressure(self) -> Pressure:

@@ -108,7 +108,7 @@ class ProcFs(MachineFs):
 
     def stat(self, pid: int) -> Stat:
         """Return /proc/PID/stat."""
-        with self._counted():
+        with self._counted:
             return parse_stat(self._read(f"{pid}/stat"))
 
     def process(self, pid: int) -> ProcessInfo:
@@ -142,7 +142,7 @@ class ProcFs(MachineFs):
         Looked for at the start of a line, which no name can fake: its line feeds are escaped
         (proc_task_name, there).
         """
-        with self._counted():
+        with self._counted:
             found = _UID.search(self._read(f"{pid}/status"))
             if found is None:
                 msg = f"process {pid}: status has no Uid with four numbers"
@@ -165,7 +165,7 @@ class ProcFs(MachineFs):
         They are parted by NUL; programs that overwrite theirs (setproctitle) part them by blanks. A
         process may make its own as long as it likes (PR_SET_MM), so that not all of it is read.
         """
-        with self._counted():
+        with self._counted:
             raw = self._read_bytes(f"{pid}/cmdline", LONGEST_CMDLINE)
         text = raw.decode("utf-8", "surrogateescape")
         if not text:
@@ -200,12 +200,12 @@ class ProcFs(MachineFs):
 
     def tids(self, pid: int) -> set[int]:
         """Return the ids of all threads."""
-        with self._counted(), self._translated(self.root / f"{pid}/task") as folder:
+        with self._counted, self._translated(self.root / f"{pid}/task") as folder:
             return set(map(int, os.listdir(folder)))
 
     def thread(self, pid: int, tid: int) -> Thread:
         """Return one thread."""
-        with self._counted():
+        with self._counted:
             stat = parse_stat(self._read(f"{pid}/task/{tid}/stat"))
             cpus = _CPUS_ALLOWED.search(self._read(f"{pid}/task/{tid}/status"))
         return Thread(
@@ -218,7 +218,7 @@ class ProcFs(MachineFs):
 
     def memory(self, pid: int) -> MemoryStatus:
         """Return what status says of a process's memory, at no cost to it."""
-        with self._counted():
+        with self._counted:
             status = dict(_MEMORY.findall(self._read(f"{pid}/status")))
         return MemoryStatus(
             mems_allowed=self._list(status.get("Mems_allowed_list")),
@@ -241,13 +241,13 @@ class ProcFs(MachineFs):
             pid: of the process.
             between: called between two pieces; what it raises ends the reading.
         """
-        with self._counted():
+        with self._counted:
             raw = self._read_bytes(f"{pid}/numa_maps", between=between)
         return raw.decode("utf-8", "surrogateescape")
 
     def maps(self, pid: int) -> str:
         """Return /proc/PID/maps."""
-        with self._counted():
+        with self._counted:
             return self._read(f"{pid}/maps")
 
     def cgroup(self, pid: int) -> str | None:

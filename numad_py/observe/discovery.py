@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import container_of, unit_of
@@ -27,9 +27,8 @@ __all__ = ["Census", "Discovery", "Found"]
 SLOW_S = 600.0
 """So often an old process that is no worker is looked at again; a younger one after its own age."""
 LARGE_SLOW_S = 120.0
-"""The same for one that would be worth moving: idle workers of a pool are given their name late."""
-REJUDGE_S = 30.0
-"""So often a worker is judged again, though neither its start time nor its name has changed."""
+"""The same for one that would be worth moving: idle workers of a pool are given their name late.
+And for a worker whose start time and name have not changed."""
 IDLE_S = 3600.0
 """So often one that did not run at all is judged again: its cgroup may have been changed for it."""
 MOST_RESTED = 2
@@ -163,7 +162,7 @@ class Discovery:
             if stat.start_ticks != judged.start_ticks or stat.comm != judged.comm:
                 self._judge(pid, now_s)
             else:
-                judged.found = replace(judged.found, stat=stat)
+                judged.found = judged.found.now(stat)
 
     def _judge_waiting(self, now_s: float, between: Callable[[], None]) -> None:
         """Judge newcomers by order of arrival, then who is due, while there is time.
@@ -254,8 +253,7 @@ class Discovery:
             judged.stirred, judged.rested = False, 0
             self._known.agenda.put(pid, now_s)
             return
-        longest_s = LARGE_SLOW_S if judged.passed_over else SLOW_S
-        longest_s = REJUDGE_S if judged.found else longest_s
+        longest_s = LARGE_SLOW_S if judged.passed_over or judged.found else SLOW_S
         age_s = (now_s - judged.since_s) * 2 ** min(judged.rested, MOST_RESTED)
         self._known.agenda.put(pid, now_s + self._pause_s(age_s, longest_s))
 

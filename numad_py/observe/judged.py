@@ -26,6 +26,10 @@ class Found:
     stat: Stat
     """/proc/PID/stat as read in this look."""
 
+    def now(self, stat: Stat) -> Found:
+        """Return the same with a later stat; ``replace`` takes thrice as long, in each look."""
+        return Found(self.id, self.label, self.rule, self.comm, self.user, self.cgroup, stat)
+
 
 @dataclass(slots=True)
 class Judged:

@@ -23,6 +23,7 @@ from numad_py.kernel.clock import thread_cpu_s
 from numad_py.model.residency import Confirmation, Kind, Mobility, Residency, Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.budget import Budget
+from numad_py.observe.pauses import as_long_again
 from numad_py.observe.readings import Looked, Readings, Subject, by_cgroup, thp_bytes
 from numad_py.policy.schema import ScanPolicy
 
@@ -39,9 +40,6 @@ TYPICAL_BYTES = 1 << 30
 its libraries."""
 CHARGE_SHARE = 0.01
 """Charges of a cgroup are the same while none of its nodes changed by more of what can be moved."""
-CALM_TIMES = 4
-"""Figures that were found unchanged stand for as long again as they are old, at most for so many
-intervals."""
 CONFIRMED_TIMES = 20
 """So many intervals may pass on the word of the cgroup alone."""
 CGROUP_SHARE = 0.05
@@ -202,11 +200,9 @@ class Scanner:
 
     def _pause_s(self, known: Reading) -> float:
         """Return how long figures stand without another look; longer, once one changed nothing."""
-        shortest_s = self._policy.interval_s
-        age_s = 0.0
-        if known.residency is not None:
-            age_s = _looked_at_s(known) - known.residency.read_at_s
-        return min(max(shortest_s, age_s), CALM_TIMES * shortest_s)
+        residency, looked_at_s = known.residency, _looked_at_s(known)
+        unchanged_s = looked_at_s - residency.read_at_s if residency is not None else 0.0
+        return as_long_again(unchanged_s, self._policy.interval_s)
 
     def _confirmed_by_cgroup(self, subject: Subject, known: Reading, now_s: float) -> bool:
         """Say whether its own cgroup is charged as it was when the worker was read."""

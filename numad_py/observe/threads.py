@@ -9,9 +9,11 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.stat import Stat
 from numad_py.model.snapshot import Thread, WorkerId
 from numad_py.model.topology import Topology
+from numad_py.observe.pauses import as_long_again
 
 THREADS_S = 15.0
-"""So often a worker's threads are read, each with two files; sooner where their number changed."""
+"""So often a worker's threads are read, each with two files; sooner where their number changed, and
+ever more seldom while they and their masks stay the same."""
 
 Ticks = Mapping[tuple[int, int], int]
 """CPU time in clock ticks by (thread id, start time)."""
@@ -33,6 +35,8 @@ class ThreadsSeen:
 class _Seen:
     at_s: float
     """When the threads were read."""
+    since_s: float
+    """Since when they and their masks are the same."""
     num_threads: int
     seen: ThreadsSeen
     looked_at_s: float
@@ -78,23 +82,30 @@ class Threads:
         if (
             before is None
             or before.num_threads != stat.num_threads
-            or now_s - before.at_s >= THREADS_S
+            or now_s - before.at_s >= as_long_again(before.at_s - before.since_s, THREADS_S)
         ):
             threads = self._procfs.threads(worker.pid)
             ticks = spent(ticks_of(before.seen.threads) if before is not None else {}, threads)
             ran: Mapping[int, float] = run_share(ticks, threads, topology)
-            at_s = now_s
+            at_s = since_s = now_s
+            if before is not None and _masks(threads) == _masks(before.seen.threads):
+                since_s = before.since_s
         else:
-            threads, ran, at_s = before.seen.threads, before.seen.run_share, before.at_s
-        since_s = worker.start_ticks / self._procfs.clock_ticks
+            threads, ran = before.seen.threads, before.seen.run_share
+            at_s, since_s = before.at_s, before.since_s
+        ran_since_s = worker.start_ticks / self._procfs.clock_ticks
         spent_ticks = stat.cpu_ticks
         if before is not None:
-            since_s = before.looked_at_s
+            ran_since_s = before.looked_at_s
             spent_ticks -= before.ticks
-        demand = demand_cpus(spent_ticks, now_s - since_s, self._procfs.clock_ticks)
+        demand = demand_cpus(spent_ticks, now_s - ran_since_s, self._procfs.clock_ticks)
         seen = ThreadsSeen(threads, ran, demand)
-        self._seen[worker] = _Seen(at_s, stat.num_threads, seen, now_s, stat.cpu_ticks)
+        self._seen[worker] = _Seen(at_s, since_s, stat.num_threads, seen, now_s, stat.cpu_ticks)
         return seen
+
+
+def _masks(threads: Sequence[Thread]) -> list[tuple[int, int, frozenset[int] | None]]:
+    return [(t.tid, t.start_ticks, t.affinity) for t in threads]
 
 
 def ticks_of(threads: Sequence[Thread]) -> dict[tuple[int, int], int]:

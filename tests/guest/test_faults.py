@@ -114,28 +114,14 @@ def test_a_bad_policy_or_no_right_keeps_it_from_starting(guest: Machine, workers
 
 
 @on_guest(GUEST)
-def test_devices_are_shown_and_a_cpu_that_goes_offline_is_noticed(
-    guest: Machine, workers: Workers
-) -> None:
-    """Status has PCI devices by node and name; the kernel's event makes it read the CPUs again."""
+def test_devices_are_shown(guest: Machine, workers: Workers) -> None:
+    """Status has PCI devices by node and name."""
     del workers
     service = Service(guest)
     service.start()
     (card,) = [device for device in service.status()["devices"] if device["node"] is not None]
     assert (card["kind"], card["node"], card["driver"]) == ("ethernet", 1, "virtio-pci")
     assert "Virtio" in card["name"]
-    cpu = "/sys/devices/system/cpu/cpu7/online"
-
-    def cpus_of_node_3() -> str:
-        return str(service.status()["nodes"][3]["cpus"])
-
-    assert cpus_of_node_3() == "6-7"
-    try:
-        guest.run(f"echo 0 > {cpu}; sleep 2")
-        assert cpus_of_node_3() == "6"
-    finally:
-        guest.run(f"echo 1 > {cpu}; sleep 2")
-    assert cpus_of_node_3() == "6-7"
 
 
 @on_guest(GUEST)
