@@ -105,6 +105,8 @@ class FakeProcess:
     flags: int = 0
     resctrl: tuple[str, str] | None = None
     """Its control and monitoring group; None: the kernel does not tell."""
+    descriptors: Sequence[str] = ()
+    """What its open files are, by descriptor."""
 
     @property
     def all_threads(self) -> Sequence[FakeThread]:
@@ -246,6 +248,11 @@ class FakeMachine:
         put(here / "cgroup", process.cgroup)
         put(here / "numa_maps", process.numa_maps)
         put(here / "maps", maps_of(process.numa_maps))
+        (here / "fd").mkdir(exist_ok=True)
+        for old in (here / "fd").iterdir():
+            old.unlink()
+        for descriptor, path in enumerate(process.descriptors):
+            link(here / f"fd/{descriptor}", path)
         if process.exe is not None:
             (here / "exe").symlink_to(process.exe)
         if process.resctrl is not None:
@@ -381,3 +388,10 @@ def put(path: Path, text: str) -> None:
     """Write a file and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def link(path: Path, target: str) -> None:
+    """Make a link anew, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)

@@ -22,6 +22,7 @@ _KINDS = (
 )
 """Device kinds by the beginning of their PCI class."""
 _NODES = "devices/system/node"
+_CPUS = "devices/system/cpu"
 _TIERS = "devices/virtual/memory_tiering"
 _PCI = "bus/pci/devices"
 _TIER = re.compile(r"memory_tier([0-9]+)$")
@@ -104,7 +105,22 @@ class SysFs(Files):
             distances=dict(zip(ids, values, strict=False)) or {node: LOCAL_DISTANCE},
             memory_tier=memory_tier,
             performance=self._performance(node),
+            cores=self._cores(cpus),
         )
+
+    def _cores(self, cpus: frozenset[int]) -> tuple[frozenset[int], ...]:
+        """Return CPUs by core (``thread_siblings_list``, drivers/base/topology.c), online ones."""
+        cores: list[frozenset[int]] = []
+        seen: set[int] = set()
+        for cpu in sorted(cpus):
+            if cpu in seen:
+                continue
+            with contextlib.suppress(ValueError):
+                text = self._text(f"{_CPUS}/cpu{cpu}/topology/thread_siblings_list")
+                if core := parse_list(text) & cpus:
+                    cores.append(core)
+                    seen |= core
+        return tuple(cores)
 
     def _memory_tiers(self) -> dict[int, int]:
         """Return the tier of each node that has one (``nodelist_show``, mm/memory-tiers.c)."""

@@ -121,6 +121,10 @@ class Worker:
     """None where there is no resctrl, or none of its groups holds this worker."""
     thp_bytes: int | None = None
     """Of its memory in transparent huge pages; None where its cgroup is not its own."""
+    devices: tuple[str, ...] = ()
+    """Addresses of the PCI devices that it uses, sorted; empty where they may not be seen, too."""
+    devices_unsure: bool = False
+    """It has several accelerators open and none mapped: it may use some of them only."""
 
     @property
     def allowed_cpus(self) -> frozenset[int]:

@@ -8,6 +8,8 @@ from functools import cached_property
 
 LOCAL_DISTANCE = 10
 """Distance of a node to itself (ACPI SLIT; LOCAL_DISTANCE in include/linux/topology.h)."""
+ACCELERATORS = ("display", "accelerator")
+"""Kinds of PCI devices that compute; GPUs without a monitor are displays to PCI, too."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Node:
     """Lower is faster (mm/memory-tiers.c, Linux 6.1); None where the kernel does not rank it."""
     performance: Performance | None = None
     """None where the firmware says nothing of it."""
+    cores: tuple[frozenset[int], ...] = ()
+    """Its CPUs by core, SMT siblings together; a CPU of which the kernel says nothing is in none."""
 
     @property
     def has_cpu(self) -> bool:

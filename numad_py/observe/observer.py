@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from numad_py.errors import Malformed, RightsError, Vanished
 from numad_py.kernel.cgroupfs import CgroupFs
+from numad_py.kernel.devices import CharDevices, DeviceUse
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.resctrl import ResctrlFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.residency import Residency
 from numad_py.model.snapshot import (
     FirstMasks,
-    MemoryStatus,
     Snapshot,
     Thread,
     Worker,
@@ -21,21 +21,16 @@ from numad_py.model.snapshot import (
 )
 from numad_py.model.topology import Topology
 from numad_py.observe.bandwidth import BandwidthMeter
+from numad_py.observe.devices import Devices
 from numad_py.observe.discovery import Discovery, Found
 from numad_py.observe.interference import NAMED
+from numad_py.observe.limits import Limits, LimitsSeen
 from numad_py.observe.machine import Machine
 from numad_py.observe.readings import NodesOf, Readings, Subject
 from numad_py.observe.scan import Reading, Scanner
 from numad_py.observe.segments import merge
 from numad_py.observe.threads import Threads, ThreadsSeen
 from numad_py.policy.schema import Policy
-
-SLOW_S = 15.0
-"""So old may become what seldom changes of a worker: its memory's sizes and limits."""
-CPUSET_S = 60.0
-"""So old may its cpuset become, which shows in the masks of its threads, too."""
-GREW_BYTES = 1 << 20
-"""A change of RSS by so much is worth reading the worker's status for."""
 
 DeviceNames = Callable[[Iterable[str]], Mapping[str, str]]
 """Vendor and model in words by PCI address, as far as they are known."""
@@ -52,25 +47,12 @@ def no_names(_addresses: Iterable[str]) -> Mapping[str, str]:
 
 
 @dataclass(frozen=True)
-class _Slow:
-    """What seldom changes of a worker."""
-
-    at_s: float
-    stat_bytes: int
-    """RSS as stat had it."""
-    memory: MemoryStatus
-    cgroup: str | None
-    cpuset_cpus: frozenset[int] | None
-    cpuset_at_s: float
-
-
-@dataclass(frozen=True)
 class _Seen:
     """A worker before its memory is looked at."""
 
     found: Found
     threads: ThreadsSeen
-    slow: _Slow
+    limits: LimitsSeen
     problem: str | None
 
 
@@ -101,16 +83,16 @@ class Observer:
         """
         self._procfs = procfs
         self._sysfs = sysfs
-        self._cgroupfs = cgroupfs
         self._first_masks = first_masks
         self._device_names = device_names
         self._discovery = Discovery(procfs, policy, NAMED)
         self._machine = Machine(procfs, sysfs)
+        self._limits = Limits(procfs, cgroupfs)
         self._threads = Threads(procfs)
+        self._devices = Devices(DeviceUse(procfs.root), CharDevices(sysfs.root))
         self._bandwidth = BandwidthMeter(procfs, ResctrlFs(f"{sysfs.root}/fs/resctrl"))
         self.scanner = Scanner(Readings(procfs, cgroupfs, nodes_of), policy.scan)
         self._topology: Topology | None = None
-        self._slow: dict[WorkerId, _Slow] = {}
         self._cycle = 0
 
     def use(self, policy: Policy) -> None:
@@ -152,7 +134,7 @@ class Observer:
         readings = self.scanner.look(
             (_subject(s) for s in seen if s.problem is None), now_s, between
         )
-        workers = tuple(self._worker(s, readings.get(s.found.id), now_s) for s in seen)
+        workers = tuple(self._worker(s, readings.get(s.found.id), now_s, topology) for s in seen)
         self._forget_except(frozenset(w.id for w in workers))
         return Snapshot(
             cycle=self._cycle,
@@ -204,45 +186,22 @@ class Observer:
         return known
 
     def _see(self, found: Found, topology: Topology, now_s: float) -> _Seen | None:
-        threads, problem = ThreadsSeen(()), None
-        slow = _Slow(now_s, found.stat.resident_bytes, MemoryStatus(), None, None, now_s)
+        threads, limits, problem = ThreadsSeen(()), LimitsSeen(), None
         try:
-            slow = self._slowly(found, now_s)
+            limits = self._limits.look(found, now_s)
             threads = self._threads.look(found.id, found.stat, now_s, topology)
         except Vanished:
             return None
         except (Malformed, RightsError) as error:
             problem = str(error)
-        return _Seen(found, threads, slow, problem)
+        return _Seen(found, threads, limits, problem)
 
-    def _slowly(self, found: Found, now_s: float) -> _Slow:
-        known, size = self._slow.get(found.id), found.stat.resident_bytes
-        if (
-            known is None
-            or now_s - known.at_s >= SLOW_S
-            or abs(size - known.stat_bytes) >= GREW_BYTES
-        ):
-            memory = self._procfs.memory(found.id.pid)
-            cpus, cpuset_at_s = self._cpuset(found, known, memory, now_s)
-            known = _Slow(now_s, size, memory, found.cgroup, cpus, cpuset_at_s)
-            self._slow[found.id] = known
-        return known
-
-    def _cpuset(
-        self, found: Found, known: _Slow | None, memory: MemoryStatus, now_s: float
-    ) -> tuple[frozenset[int] | None, float]:
-        """Return the CPUs that its cgroup's cpuset grants, and when that was read."""
-        if (
-            known is not None
-            and known.cgroup == found.cgroup
-            and known.memory.mems_allowed == memory.mems_allowed
-            and now_s - known.cpuset_at_s < CPUSET_S
-        ):
-            return known.cpuset_cpus, known.cpuset_at_s
-        return self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None, now_s
-
-    def _worker(self, seen: _Seen, reading: Reading | None, now_s: float) -> Worker:
+    def _worker(
+        self, seen: _Seen, reading: Reading | None, now_s: float, topology: Topology
+    ) -> Worker:
         found, threads = seen.found, seen.threads
+        age_s = now_s - found.id.start_ticks / self._procfs.clock_ticks
+        devices = self._devices.look(found.id, now_s, age_s, topology)
         return Worker(
             id=found.id,
             label=found.label,
@@ -251,24 +210,27 @@ class Observer:
             user=found.user,
             cgroup=found.cgroup,
             threads=threads.threads,
-            cpuset_cpus=seen.slow.cpuset_cpus,
-            memory=seen.slow.memory,
+            cpuset_cpus=seen.limits.cpuset_cpus,
+            memory=seen.limits.memory,
             residency=reading.residency if reading is not None else None,
             run_share=threads.run_share,
             demand_cpus=threads.demand_cpus,
-            age_s=now_s - found.id.start_ticks / self._procfs.clock_ticks,
+            age_s=age_s,
             problem=seen.problem or (reading.problem if reading is not None else None),
             first_masks=self._first_masks(found.id, threads.threads),
             bandwidth=self._bandwidth.look(found.id, now_s),
             thp_bytes=reading.thp_bytes if reading is not None else None,
+            devices=devices.addresses,
+            devices_unsure=devices.unsure,
         )
 
     def _forget_except(self, alive: frozenset[WorkerId]) -> None:
-        self._slow = {k: v for k, v in self._slow.items() if k in alive}
+        self._limits.forget_except(alive)
         self._threads.forget_except(alive)
         self._bandwidth.forget_except(alive)
+        self._devices.forget_except(alive)
         self.scanner.forget_except(alive)
 
 
 def _subject(seen: _Seen) -> Subject:
-    return Subject(seen.found.id, seen.slow.memory, seen.found.cgroup)
+    return Subject(seen.found.id, seen.limits.memory, seen.found.cgroup)
