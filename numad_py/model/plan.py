@@ -78,6 +78,10 @@ class Reason(str, Enum):
     """rest: some of it is remote, less than the policy cares for."""
     ONE_NODE = "one-node"
     """rest: the machine has one node with memory; nothing to move."""
+    LOADING = "loading"
+    """wait: it is still growing: it has just started."""
+    QUEUED = "queued"
+    """wait: its turn to move comes after others', of this cycle or an earlier one."""
     COOLDOWN = "cooldown"
     """wait: acted on lately."""
     MOVING = "moving"
@@ -96,6 +100,32 @@ class Reason(str, Enum):
     """refuse: no node is allowed that has both CPUs and memory, or the rule names absent ones."""
     IMMOVABLE = "immovable"
     """refuse: what is remote refused to move earlier, or is shared."""
+
+
+class Limit(str, Enum):
+    """What keeps a worker from a home."""
+
+    ALLOWED = "allowed"
+    """A node of it is not allowed to it."""
+    MEMORY = "memory"
+    """The others leave too little room there, or it never could hold the worker."""
+    CPUS = "cpus"
+    """More CPUs would be wanted than there are."""
+    APART = "apart"
+    """One of its group is there already."""
+    ORDER = "order"
+    """There is room in the end, but no order of moves in which each finds room."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another home that a worker could have had while the others keep theirs."""
+
+    home: frozenset[int]
+    dearer: int
+    """How much more it costs, in bytes; below 0 where a limit bars a cheaper home."""
+    barred_by: Limit | None = None
+    """None where only the cost speaks against it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +154,10 @@ class Decision:
     bind_cpus: frozenset[int] | None = None
     """CPUs to which each thread's mask is narrowed; None leaves affinity alone."""
     moves: tuple[MemoryMove, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    """Other homes of a worker whose home was planned, cheapest first."""
+    constraints: tuple[str, ...] = ()
+    """What shaped the choice of its home, in words."""
 
     @property
     def move_bytes(self) -> int:
@@ -159,6 +193,16 @@ class WorkerMemory:
     """A move was begun and broken off by us: it is to be brought to its end."""
     attempts: int = 0
     """Moves in a row that brought less than half of what was planned."""
+    left_at_s: Mapping[int, float] = field(default_factory=dict)
+    """When it was moved away from a node, by node."""
+    largest_bytes: int = 0
+    """The largest that it was seen to be."""
+    grown_at_s: float | None = None
+    """When it was last seen to have grown; None where it never was."""
+    demand_cpus: float | None = None
+    """CPUs that it keeps busy, over the last minute or so."""
+    seen_at_s: float | None = None
+    """When it was last looked at."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from collections import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from itertools import combinations
 from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
+from numad_py.decide.problem import Item, Place, Problem
 from numad_py.model.cpulist import format_list
 from numad_py.model.residency import Kind, Mobility
 from numad_py.policy.keys import ARRAYS, TABLES
@@ -276,3 +283,118 @@ layouts = st.builds(layout, st.sampled_from(FAMILIES), st.integers(0, (1 << 32) 
 
 sizes_of_kinds = st.none() | st.integers(0, 1 << 30).map(lambda pages: pages * 4096)
 """What the kernel may say of a kind's resident bytes."""
+
+# Placement problems
+
+_GIB = 1 << 30
+_ITEM_BYTES = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5])
+
+
+@st.composite
+def _items(draw: st.DrawFn, key: str, ids: tuple[int, ...]) -> Item:
+    some = st.frozensets(st.sampled_from(ids), min_size=1)
+    by_node = st.fixed_dictionaries({node: _ITEM_BYTES.map(lambda n: n * _GIB) for node in ids})
+    home = draw(st.none() | st.none() | some)
+    return Item(
+        key=key,
+        bytes_by_node=draw(by_node),
+        fixed_by_node=draw(st.just({}) | by_node),
+        coming_bytes=draw(st.sampled_from([0, 0, 0, 2, 4])) * _GIB,
+        cpus=draw(st.sampled_from([0.0, 0.5, 1.0, 2.0])),
+        busy=draw(st.sampled_from([0.0, 0.25, 1.0])),
+        allowed=draw(st.just(frozenset(ids)) | some | st.frozensets(st.sampled_from(ids))),
+        device_nodes=draw(st.just({}) | st.just({ids[0]: 1.0})),
+        home=home,
+        apart=draw(st.sampled_from([None, None, "a", "b"])),
+        keep=home is not None and draw(st.integers(0, 3)) == 0,
+    )
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    """Return a machine of 1-3 nodes with 0-7 workers, often too tight for all of them."""
+    ids = tuple(draw(st.permutations(range(9)))[: draw(st.integers(1, 3))])
+    pairs = dict(zip(combinations(range(3), 2), draw(st.permutations(range(11, 23))), strict=False))
+    places = tuple(
+        Place(
+            id=node,
+            room_bytes=draw(st.sampled_from([0, 1, 2, 3, 5, 8])) * _GIB,
+            cpus=draw(st.sampled_from([1.0, 2.0, 4.0])),
+            distances={
+                other: 10 if to == at else pairs[min(at, to), max(at, to)]
+                for to, other in enumerate(ids)
+            },
+            slow=draw(st.sampled_from([1.0, 1.0, 1.5])),
+        )
+        for at, node in enumerate(ids)
+    )
+    return Problem(
+        places, tuple(draw(_items(f"w{i}", ids)) for i in range(draw(st.integers(0, 7))))
+    )
+
+
+# Values of the model
+
+
+def values_of(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one for each sort of type
+    """Return whatever a type hint of the model allows, in small numbers."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    plain = {
+        int: st.integers(0, 1 << 62),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        str: st.text(max_size=4) | st.just("\udcff"),
+        bool: st.booleans(),
+        type(None): st.none(),
+    }
+    if kind in plain:
+        return plain[kind]
+    if origin in {Union, UnionType}:
+        return st.one_of([values_of(part) for part in arguments])
+    if origin is abc.Mapping:
+        return st.dictionaries(values_of(arguments[0]), values_of(arguments[1]), max_size=2)
+    if origin is frozenset:
+        return st.frozensets(st.integers(0, 300), max_size=6)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return st.lists(values_of(arguments[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(values_of, arguments))
+    if issubclass(kind, Enum):
+        return st.sampled_from(list(kind))
+    hints = get_type_hints(kind)
+    # A NamedTuple's are its fields, too.
+    names = [f.name for f in fields(kind)] if is_dataclass(kind) else list(kind._fields)
+    return st.deferred(lambda: st.builds(kind, **{name: values_of(hints[name]) for name in names}))
+
+
+def crowd(seed: int) -> Problem:
+    """Return 4-8 nodes, nearly full, with 20-60 workers of sizes from a heavy tail."""
+    rng = random.Random(seed)  # noqa: S311 - not to be secret
+    nodes = range(rng.randint(4, 8))
+    room = dict.fromkeys(nodes, 64 * _GIB)
+    items = []
+    for at in range(rng.randint(20, 60)):
+        left = int(min(90, rng.paretovariate(1.1)) * _GIB)
+        held = {}
+        for node in rng.sample(nodes, rng.randint(1, 4)):
+            held[node] = min(room[node], rng.randint(0, left))
+            room[node] -= held[node]
+            left -= held[node]
+        item = Item(
+            key=f"w{at:02}",
+            bytes_by_node=held,
+            fixed_by_node={rng.choice(nodes): rng.randint(0, _GIB)},
+            coming_bytes=rng.choice([0, 0, 0, _GIB]),
+            cpus=rng.choice([0.1, 0.5, 2.0]),
+            busy=rng.random(),
+            allowed=frozenset(rng.sample(nodes, rng.randint(2, len(nodes)))),
+            home=rng.choice([None, frozenset({max(held, key=held.__getitem__)})]),
+            apart=rng.choice([None, None, None, "a", "b"]),
+        )
+        items.append(item)
+    hops = {a: {b: 10 if a == b else 12 + 9 * (a // 2 != b // 2) for b in nodes} for a in nodes}
+    places = [Place(node, room[node] // rng.randint(1, 4), 8.0, hops[node]) for node in nodes]
+    return Problem(tuple(places), tuple(items))
+
+
+crowds = st.builds(crowd, st.integers(0, (1 << 32) - 1))
+"""Machines with more workers than all answers could be looked through for."""

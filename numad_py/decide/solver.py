@@ -1,0 +1,164 @@
+"""Places all workers of a machine together: Problem in, Solution out; nothing else counts.
+
+What is wanted, the first before all that follow:
+
+1. the fewest bytes without a home (memory is a hard limit; a home is never too small);
+2. the fewest pairs of one group on homes that overlap;
+3. the fewest CPUs wanted beyond what there is, in steps;
+4. the least cost: remote bytes, devices, what has to be moved, and homes left for others.
+
+Candidates are weighed once (``solver_candidates``). Where each can have its cheapest, that is the
+answer, and known to be the best: the usual case. Otherwise a search finds a good one
+(``solver_search``), a second one the best where there are few items (``solver_exact``), and an
+order is sought in which the moves can be made (``solver_order``).
+"""
+
+from __future__ import annotations
+
+from numad_py.decide.problem import Problem, Solution
+from numad_py.decide.solver_candidates import CPU_UNITS, Candidate, Choices
+from numad_py.decide.solver_exact import MOST_ITEMS, Exact
+from numad_py.decide.solver_order import Route, route
+from numad_py.decide.solver_search import at_rest, cheapest, improve, search, stayed
+from numad_py.decide.solver_tally import Tally, tally_of
+from numad_py.model.plan import Alternative, Limit
+
+ALTERNATIVES = 3
+"""So many other homes are told of for each item."""
+
+
+def solve(problem: Problem) -> Solution:
+    """Return homes for all items; the same for the same problem."""
+    choices = Choices(problem)
+    tally, proven = _placed(choices)
+    way = route(choices, tally.chosen())
+    wanted = tally.chosen()
+    if way.stuck:
+        tally, proven, way = _reachable(choices, wanted, way)
+    return _solution(choices, tally, way, wanted, proven=proven)
+
+
+def _placed(choices: Choices) -> tuple[Tally, bool]:
+    """Return the best answer found, if moves could be made all at once, and whether it is it."""
+    tally = cheapest(choices)
+    if tally.total == choices.least and tally.fits():
+        return tally, True
+    tally = search(choices)
+    if tally.total == choices.least:
+        return tally, True
+    if len(choices.items) > MOST_ITEMS:
+        return tally, False
+    exact = Exact(choices, tally.total, lambda _: True)
+    proven = exact.run()
+    return (tally if exact.picks is None else tally_of(choices, exact.picks)), proven
+
+
+def _reachable(choices: Choices, picks: list[Candidate], way: Route) -> tuple[Tally, bool, Route]:
+    """Return a good answer to which there is a way, where there is none to the best one.
+
+    What is stuck stays where it is, and so do those that wanted its room: where all that could
+    move have moved, all fits. That is then bettered as long as there is a way to it.
+    """
+    frozen: set[int] = set()
+    while way.stuck:
+        frozen |= set(way.stuck)
+        picks = list(picks)
+        for item in way.stuck:
+            picks[item] = at_rest(choices.candidates[item])
+        way = route(choices, picks)
+    tally = tally_of(choices, picks)
+    # From where all are now, single moves find room one after another, mostly.
+    for start, still in ((tally, frozenset()), (tally, frozen), (stayed(choices), frozenset())):
+        trial = tally_of(choices, start.chosen())
+        improve(trial, frozenset(still))
+        if trial.total < tally.total and not (there := route(choices, trial.chosen())).stuck:
+            tally, way = trial, there
+    proven = False
+    if len(choices.items) <= MOST_ITEMS:
+        exact = Exact(choices, tally.total, lambda p: not route(choices, p).stuck)
+        proven = exact.run()
+        if exact.picks is not None:
+            tally = tally_of(choices, exact.picks)
+            way = route(choices, exact.picks)
+    return tally, proven, way
+
+
+def _solution(
+    choices: Choices, tally: Tally, way: Route, wanted: list[Candidate], *, proven: bool
+) -> Solution:
+    picks = tally.chosen()
+    keys = [item.key for item in choices.items]
+    homes = [choices.nodes_of(pick.mask) if pick.mask else None for pick in picks]
+    return Solution(
+        homes=dict(zip(keys, homes, strict=True)),
+        splits={key: _split(choices, i, picks[i], way) for i, key in enumerate(keys)},
+        costs={key: picks[i].parts for i, key in enumerate(keys) if picks[i].mask},
+        alternatives={key: _alternatives(tally, i) for i, key in enumerate(keys)},
+        unplaced=tuple(key for key, home in zip(keys, homes, strict=True) if home is None),
+        order=tuple(keys[item] for item in way.order),
+        stuck={
+            key: choices.nodes_of(before.mask)
+            for key, before, pick in zip(keys, wanted, picks, strict=True)
+            if pick is not before and before.mask
+        },
+        crowded_pairs=tally.pairs,
+        lacking_cpus=tally.over / CPU_UNITS,
+        proven=proven,
+    )
+
+
+def _split(choices: Choices, item: int, pick: Candidate, way: Route) -> dict[int, int]:
+    if not pick.mask:
+        return {node: size for node, size in choices.items[item].bytes_by_node.items() if size}
+    there = {at: size for at, size in choices.present(choices.items[item]) if pick.mask >> at & 1}
+    for at, size in way.arrivals.get(item, {}).items():
+        there[at] = there.get(at, 0) + size
+    return {choices.places[at].id: size for at, size in sorted(there.items())}
+
+
+def _alternatives(tally: Tally, item: int) -> tuple[Alternative, ...]:
+    """Return the cheapest other homes, the others staying as they are, and a forbidden one."""
+    choices = tally.choices
+    pick = tally.lift(item)
+    others = [c for c in choices.candidates[item] if c is not pick and c.mask][:ALTERNATIVES]
+    found = [
+        Alternative(choices.nodes_of(c.mask), c.cost - pick.parts.total, _bar(tally, item, c, pick))
+        for c in others
+    ]
+    tally.put(item, pick)
+    forbidden = _forbidden(choices, item, pick)
+    if forbidden is not None:
+        found.append(forbidden)
+    return tuple(sorted(found, key=lambda alternative: alternative.dearer))
+
+
+def _bar(tally: Tally, item: int, candidate: Candidate, pick: Candidate) -> Limit | None:
+    """Return the first limit that speaks against a candidate for an item that is nowhere."""
+    if not tally.admits(candidate):
+        return Limit.MEMORY
+    if not pick.mask:
+        return Limit.ORDER
+    weight = tally.choices.apart_weight
+    dearer, than = tally.price(item, candidate), tally.price(item, pick)
+    if dearer // weight > than // weight:
+        return Limit.APART
+    if dearer - candidate.cost > than - pick.cost:
+        return Limit.CPUS
+    return Limit.ORDER if dearer < than else None
+
+
+def _forbidden(choices: Choices, item: int, pick: Candidate) -> Alternative | None:
+    """Return the cheapest single node that is not allowed, where it is cheaper than the home."""
+    worker = choices.items[item]
+    if worker.keep or not pick.parts.total:
+        return None
+    barred = [
+        (choices.cost_of(worker, 1 << at).total, at)
+        for at, place in enumerate(choices.places)
+        if place.id not in worker.allowed and place.cpus > 0
+    ]
+    cost, at = min(barred, default=(pick.parts.total, 0))
+    if cost >= pick.parts.total:
+        return None
+    home = frozenset({choices.places[at].id})
+    return Alternative(home, cost - pick.parts.total, Limit.ALLOWED)
