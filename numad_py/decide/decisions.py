@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from numad_py.decide import words
 from numad_py.decide.findings import diagnose
 from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
-from numad_py.decide.moves import moves_home, reserve
-from numad_py.decide.planner import place
+from numad_py.decide.moves import reserve
+from numad_py.decide.planner import Placed, place
 from numad_py.decide.remember import cooldown_s
 from numad_py.decide.room import Room
+from numad_py.decide.turns import Turn, Wish, turns
+from numad_py.decide.watch import loading, watch
 from numad_py.model.plan import (
     Decision,
     DecisionState,
@@ -48,6 +50,19 @@ class _Said:
     moves: tuple[MemoryMove, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Case:
+    """All that a decision about one worker is made of."""
+
+    worker: Worker
+    memory: WorkerMemory
+    given: Given
+    finding: Finding
+    placed: Placed
+    remote: bool
+    bind: frozenset[int] | None
+
+
 def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Plan, DecisionState]:
     """Return what is done about every worker, and what is to be remembered.
 
@@ -60,9 +75,12 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     rule, pin or cpuset leave it no home, or none    refuse  no-home
     has room for it
     it is being moved                                wait    moving
-    memory remote or threads away, but paused        wait    paused
+    memory remote or threads away, but it has grown  wait    loading
+    lately
+    the same, but paused                             wait    paused
     the same, but acted on within the cooldown       wait    cooldown
     the same, but its memory was not read in full    wait    measuring
+    memory remote, others move first                 wait    queued
     memory remote, no room at home                   refuse  no-room
     memory remote                                    act     remote-memory
     threads away or free to leave                    act     remote-threads
@@ -71,92 +89,144 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     else                                             rest    home
     ===============================================  ======  ================
     """
+    watched = {w.id: watch(state.of(w.id), w, snapshot.at_s) for w in snapshot.workers}
+    state = replace(state, workers=watched)
+    cases = {case.worker.id: case for case in _cases(snapshot, policy, state)}
+    said = {key: _say(case, snapshot, policy.placement, state) for key, case in cases.items()}
     room = Room(snapshot, policy.placement)
-    for worker in snapshot.workers:
-        reserve(worker, state.of(worker.id), snapshot.topology, room)
+    for case in cases.values():
+        reserve(case.worker, case.memory, snapshot.topology, room)
+    wishes = [
+        Wish(case.worker, case.finding.home, case.finding)
+        for key, case in cases.items()
+        if case.remote and case.finding.home and said[key].verdict is Verdict.ACT
+    ]
+    most_bytes = policy.placement.moved_per_cycle_bytes
+    for key, turn in turns(wishes, snapshot, state, room, most_bytes).items():
+        said[key] = _taken(cases[key], turn, room)
+    decisions = tuple(_decision(case, said[key], snapshot) for key, case in cases.items())
+    memories = {
+        key: _after(case, said[key], snapshot.at_s, policy.placement) for key, case in cases.items()
+    }
+    return Plan(snapshot.cycle, decisions), replace(state, workers=memories)
+
+
+def _cases(snapshot: Snapshot, policy: Policy, state: DecisionState) -> list[_Case]:
     rules = {rule.name: rule for rule in policy.rules}
-    given = {w.id: given_home(w, rules.get(w.rule), snapshot.topology) for w in snapshot.workers}
-    planned = place(
-        [w for w in snapshot.workers if given[w.id] == Given() and _plannable(w)],
-        snapshot,
-        room,
-        state,
-    )
-    decisions = []
-    memories = {}
+    follow = policy.placement.follow_devices
+    given = {
+        w.id: given_home(w, rules.get(w.rule), snapshot.topology, follow_devices=follow)
+        for w in snapshot.workers
+    }
+    part = {w.id: given[w.id] for w in snapshot.workers if _plannable(w)}
+    planned = place(snapshot, policy, state, part)
+    cases = []
     for worker in snapshot.workers:
         memory = state.of(worker.id)
-        home = given[worker.id].home or planned.get(worker.id)
-        finding = diagnose(worker, home, memory)
-        said = _say(worker, finding, given[worker.id], snapshot, policy.placement, state, room)
-        decisions.append(
-            Decision(
-                id=f"{snapshot.cycle}:{worker.label}",
-                worker=worker.id,
-                label=worker.label,
-                rule=worker.rule,
-                verdict=said.verdict,
-                reason=said.reason,
-                why=said.why,
-                finding=finding,
-                bind_cpus=said.bind_cpus,
-                moves=said.moves,
-            )
-        )
-        memory = replace(memory, home=home)
-        if said.verdict is Verdict.ACT:
-            unfinished = bool(said.moves)
-            memory = replace(memory, moving=True, acted_at_s=snapshot.at_s, unfinished=unfinished)
-        memories[worker.id] = memory
-    return Plan(snapshot.cycle, tuple(decisions)), replace(state, workers=memories)
+        placed = planned.get(worker.id, Placed(given[worker.id].home))
+        finding = diagnose(worker, placed.home, memory)
+        remote = _is_remote(finding, policy.placement, memory, _unsure(worker))
+        bind = None
+        if placed.home is not None:
+            bind = _bind(worker, placed.home, finding, snapshot, policy.placement, remote=remote)
+        cases.append(_Case(worker, memory, given[worker.id], finding, placed, remote, bind))
+    return cases
 
 
 def _plannable(worker: Worker) -> bool:
     return worker.residency is not None and not bound_by_user(worker)
 
 
-def _say(  # noqa: C901, PLR0911, PLR0917 - the truth table, a line a line
-    worker: Worker,
-    finding: Finding,
-    given: Given,
-    snapshot: Snapshot,
-    policy: PlacementPolicy,
-    state: DecisionState,
-    room: Room,
+def _decision(case: _Case, said: _Said, snapshot: Snapshot) -> Decision:
+    worker = case.worker
+    return Decision(
+        id=f"{snapshot.cycle}:{worker.label}",
+        worker=worker.id,
+        label=worker.label,
+        rule=worker.rule,
+        verdict=said.verdict,
+        reason=said.reason,
+        why=said.why,
+        finding=case.finding,
+        bind_cpus=said.bind_cpus,
+        moves=said.moves,
+        alternatives=case.placed.alternatives,
+        constraints=case.placed.constraints,
+    )
+
+
+def _after(case: _Case, said: _Said, now_s: float, policy: PlacementPolicy) -> WorkerMemory:
+    """Return what is to be remembered of a worker."""
+    memory = case.memory
+    left = {n: at for n, at in memory.left_at_s.items() if now_s - at < policy.no_way_back_s}
+    memory = replace(memory, home=case.placed.home, left_at_s=left)
+    if said.verdict is not Verdict.ACT:
+        return memory
+    left |= dict.fromkeys((move.source for move in said.moves), now_s)
+    unfinished = bool(said.moves)
+    return replace(memory, moving=True, acted_at_s=now_s, unfinished=unfinished, left_at_s=left)
+
+
+def _say(  # noqa: PLR0911 - the truth table, a line a line
+    case: _Case, snapshot: Snapshot, policy: PlacementPolicy, state: DecisionState
 ) -> _Said:
-    topology, memory, home = snapshot.topology, state.of(worker.id), finding.home
+    """Return what is said of a worker; whether it may move now is told by ``turns``."""
+    worker, memory, finding = case.worker, case.memory, case.finding
+    unplaceable = _unplaceable(case, snapshot)
+    if unplaceable is not None:
+        return unplaceable
+    if memory.moving:
+        return _Said(Verdict.WAIT, Reason.MOVING, "a move is under way")
+    if not case.remote and case.bind is None:
+        return _rest(worker, finding, memory, policy)
+    calm_s = loading(memory, worker, policy, snapshot.at_s)
+    if calm_s is not None:
+        return _Said(Verdict.WAIT, Reason.LOADING, words.loading(finding, calm_s))
+    if state.paused:
+        return _Said(Verdict.WAIT, Reason.PAUSED, words.paused(finding))
+    left_s = _cooldown_left_s(memory, policy, snapshot.at_s)
+    if left_s > 0:
+        return _Said(Verdict.WAIT, Reason.COOLDOWN, words.cooldown(finding, left_s))
+    if worker.residency is not None and not worker.residency.full:
+        # What a cheap look takes for movable may be bound by its user, and so may its threads.
+        unsure = _unsure(worker) if case.remote else None
+        why = words.measuring(finding, worker.residency, unsure)
+        return _Said(Verdict.WAIT, Reason.MEASURING, why)
+    return _act(case, ())
+
+
+def _unplaceable(case: _Case, snapshot: Snapshot) -> _Said | None:
+    worker, topology = case.worker, snapshot.topology
     if sum(1 for node in topology.nodes if node.has_memory) < 2:  # noqa: PLR2004 - from and to
         return _Said(Verdict.REST, Reason.ONE_NODE, words.one_node())
     if worker.residency is None:
         return _Said(Verdict.WAIT, Reason.UNREADABLE, worker.problem or "its memory is not known")
     if bound_by_user(worker):
         return _Said(Verdict.REFUSE, Reason.MEMPOLICY, words.mempolicy(worker.residency))
+    if case.finding.home is None:
+        why = case.given.obstacle or words.no_home(case.finding)
+        return _Said(Verdict.REFUSE, Reason.NO_HOME, why)
+    return None
+
+
+def _act(case: _Case, moves: tuple[MemoryMove, ...]) -> _Said:
+    home = case.finding.home
     if home is None:
-        return _Said(Verdict.REFUSE, Reason.NO_HOME, given.obstacle or words.no_home(finding))
-    if memory.moving:
-        return _Said(Verdict.WAIT, Reason.MOVING, "a move is under way")
-    unsure = _unsure(worker)
-    remote = _is_remote(finding, policy, memory, unsure)
-    bind = _bind(worker, home, finding, snapshot, policy, remote=remote)
-    if not remote and bind is None:
-        return _rest(worker, finding, memory, policy)
-    if state.paused:
-        return _Said(Verdict.WAIT, Reason.PAUSED, words.paused(finding))
-    left_s = _cooldown_left_s(memory, policy, snapshot.at_s)
-    if left_s > 0:
-        return _Said(Verdict.WAIT, Reason.COOLDOWN, words.cooldown(finding, left_s))
-    if not worker.residency.full:
-        # What a cheap look takes for movable may be bound by its user, and so may its threads.
-        why = words.measuring(finding, worker.residency, unsure if remote else None)
-        return _Said(Verdict.WAIT, Reason.MEASURING, why)
-    moves: tuple[MemoryMove, ...] | None = ()
-    if remote:
-        moves = moves_home(worker, home, memory, topology, room)
-    if moves is None:
-        return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(finding, home, room.bytes_on))
-    why = words.act(worker, finding, home, bind, moves)
+        return _Said(Verdict.REFUSE, Reason.NO_HOME, words.no_home(case.finding))
+    why = words.act(case.worker, case.finding, home, case.bind, moves)
     reason = Reason.REMOTE_MEMORY if moves else Reason.REMOTE_THREADS
-    return _Said(Verdict.ACT, reason, why, bind, moves)
+    return _Said(Verdict.ACT, reason, why, case.bind, moves)
+
+
+def _taken(case: _Case, turn: Turn, room: Room) -> _Said:
+    """Return what is said of a worker that wants to move, after its turn is known."""
+    if turn.moves is not None:
+        return _act(case, turn.moves)
+    if turn.after:
+        return _Said(Verdict.WAIT, Reason.QUEUED, words.queued(case.finding, turn.after))
+    home = case.finding.home
+    nodes = home.nodes if home is not None else frozenset()
+    return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(case.finding, nodes, room.bytes_on))
 
 
 def _unsure(worker: Worker) -> float:

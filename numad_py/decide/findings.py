@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numad_py.decide.planner import movable_by_node
+from numad_py.decide.sizes import movable_by_node
 from numad_py.model.plan import Finding, Home, WorkerMemory
 from numad_py.model.snapshot import Worker
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from numad_py.decide.planner import movable_by_node
 from numad_py.decide.room import Room
+from numad_py.decide.sizes import movable_by_node
 from numad_py.model.plan import Home, MemoryMove, WorkerMemory
 from numad_py.model.snapshot import Worker
 from numad_py.model.topology import Topology

@@ -1,176 +1,127 @@
-"""Home nodes for the workers that nobody has placed: all of them together.
+"""All workers together: the placement problem of this moment, solved, and the homes that follow.
 
-A greedy round, largest first, over the room that is left. The cost of a candidate is what would
-have to be moved there, weighted by distance; crowded CPUs weigh as much as memory, since a worker
-that waits for a CPU gains nothing from near memory.
+Workers whose home is given take their room and their CPUs first: they are items that stay. So are
+workers that are being moved, and those that are still loading.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from numad_py.decide.room import Room
+from numad_py.decide.constraints import Bars, bars_of, constraints_of
+from numad_py.decide.home import Given
+from numad_py.decide.places import foreign_cpus, places_of
+from numad_py.decide.problem import Item, Problem, Solution
+from numad_py.decide.sizes import fixed_by_node, movable_by_node
+from numad_py.decide.solver import solve
 from numad_py.model.cpulist import format_list
-from numad_py.model.plan import DecisionState, Home, HomeSource
+from numad_py.model.plan import Alternative, DecisionState, Home, HomeSource, WorkerMemory
 from numad_py.model.quantity import format_bytes
-from numad_py.model.residency import Mobility
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
-from numad_py.model.topology import LOCAL_DISTANCE, Topology
+from numad_py.policy.schema import Policy, Rule
 
-CLEAR_GAIN = 0.25
-"""A planned home is left only for one that costs less by this share of the worker's bytes."""
-THREAD_BYTES = 1 << 20
-"""What a thread that runs elsewhere weighs: threads are cheap to move, memory is dear."""
-_LARGEST_EXHAUSTIVE = 10
-"""Up to so many nodes every set is looked at; beyond, sets grow around each node."""
+LEAST_BUSY = 0.1
+"""What a remote byte of an idle worker counts, against one of a busy one."""
 
 
-def movable_by_node(worker: Worker, refused: Mapping[int, int]) -> dict[int, int]:
-    """Return bytes by node that may be moved, less what refused to earlier."""
-    if worker.residency is None:
-        return {}
-    movable = worker.residency.by_node(mobility=Mobility.MOVABLE)
-    left = {node: max(0, size - refused.get(node, 0)) for node, size in movable.items()}
-    return {node: size for node, size in left.items() if size}
+@dataclass(frozen=True)
+class Placed:
+    """What planning brought for one worker."""
+
+    home: Home | None
+    alternatives: tuple[Alternative, ...] = ()
+    constraints: tuple[str, ...] = ()
 
 
 def place(
-    workers: Sequence[Worker], snapshot: Snapshot, room: Room, state: DecisionState
-) -> dict[WorkerId, Home]:
-    """Return a home for each worker that can have one; room is taken for what moves.
+    snapshot: Snapshot,
+    policy: Policy,
+    state: DecisionState,
+    given: Mapping[WorkerId, Given],
+) -> dict[WorkerId, Placed]:
+    """Return a home for each worker that is free to be given one, as far as there is one.
 
-    Workers come largest first, so that small ones fill what is left; ties go by label, so that the
-    same input gives the same plan.
+    Args:
+        snapshot: the machine.
+        policy: limits.
+        state: earlier homes, what refused to move, and who is being moved.
+        given: by worker, the home or the obstacle that rule, pin, cpuset or devices give; only
+            workers that are named here take part.
     """
-    homes: dict[WorkerId, Home] = {}
-    # What is planned here is taken from the real room when the moves are made.
-    room = copy.deepcopy(room)
-    for worker in sorted(workers, key=lambda w: (-_size(w, state), w.label)):
-        known = state.of(worker.id)
-        bytes_by_node = movable_by_node(worker, known.refused)
-        # A move under way has its target; its room is reserved.
-        home = known.home if known.moving else None
-        home = home or _home(worker, bytes_by_node, snapshot.topology, room, known.home)
-        if home is None:
-            continue
-        homes[worker.id] = home
-        share = worker.demand_cpus / len(home.nodes)
-        coming = sum(size for node, size in bytes_by_node.items() if node not in home.nodes)
-        for node in sorted(home.nodes, key=room.bytes_on, reverse=True):
-            room.take_cpus(node, share)
-            part = min(coming, room.bytes_on(node))
-            room.take_bytes(node, part)
-            coming -= part
-    return homes
-
-
-def _size(worker: Worker, state: DecisionState) -> int:
-    return sum(movable_by_node(worker, state.of(worker.id).refused).values())
-
-
-def _home(
-    worker: Worker,
-    bytes_by_node: Mapping[int, int],
-    topology: Topology,
-    room: Room,
-    before: Home | None,
-) -> Home | None:
-    """Return the cheapest feasible set of nodes: the smallest that holds it."""
-    usable = [
-        node.id
-        for node in topology.nodes
-        if node.has_cpu
-        and node.has_memory
-        and (worker.memory.mems_allowed is None or node.id in worker.memory.mems_allowed)
+    free = [w for w in snapshot.workers if w.id in given and given[w.id] == Given()]
+    if not free:
+        return {}
+    taking = [w for w in snapshot.workers if w.id in given and given[w.id].obstacle is None]
+    rules = {rule.name: rule for rule in policy.rules}
+    bars = {w.id: bars_of(w, state.of(w.id), snapshot, policy.placement) for w in free}
+    items = [
+        _item(worker, state.of(worker.id), given[worker.id], bars.get(worker.id), rules)
+        for worker in taking
     ]
-    # Where numad-py has bound its threads it stays if it can: it was placed there once already.
-    masks = [t.affinity for t in worker.threads if t.tid in worker.first_masks and t.affinity]
-    bound = topology.nodes_of(frozenset().union(*masks))
-    staying = [node for node in usable if node in bound]
-    return _cheapest(staying, worker, bytes_by_node, topology, room, before) or _cheapest(
-        usable, worker, bytes_by_node, topology, room, before
+    places = places_of(
+        snapshot, policy.placement, foreign_cpus=foreign_cpus(snapshot, {w.id for w in taking})
     )
-
-
-def _cheapest(  # noqa: PLR0917 - what a choice depends on
-    usable: Sequence[int],
-    worker: Worker,
-    bytes_by_node: Mapping[int, int],
-    topology: Topology,
-    room: Room,
-    before: Home | None,
-) -> Home | None:
-    """Return the cheapest of the smallest sets of these nodes that hold it, if any does."""
-    for size in range(1, len(usable) + 1):
-        feasible = [
-            nodes for nodes in _sets(usable, size, topology) if _fits(nodes, bytes_by_node, room)
-        ]
-        if not feasible:
-            continue
-        costs = {nodes: _cost(nodes, worker, bytes_by_node, topology, room) for nodes in feasible}
-        best = min(
-            feasible,
-            key=lambda nodes: (costs[nodes], -sum(room.bytes_on(n) for n in nodes), sorted(nodes)),
-        )
-        if before is not None and _would_do(before, usable, bytes_by_node, room):
-            gain = _cost(before.nodes, worker, bytes_by_node, topology, room) - costs[best]
-            if gain <= CLEAR_GAIN * sum(bytes_by_node.values()):
-                return before
-        return Home(best, HomeSource.PLANNER, _why(best, bytes_by_node, len(feasible)))
-    return None
-
-
-def _sets(usable: Sequence[int], size: int, topology: Topology) -> Iterable[frozenset[int]]:
-    """Return candidate sets of nodes; close ones only where there are too many to try them all."""
-    if len(usable) <= _LARGEST_EXHAUSTIVE:
-        return [frozenset(nodes) for nodes in combinations(usable, size)]
+    solution = solve(Problem(places, tuple(items)))
     return {
-        frozenset(sorted(usable, key=lambda n: (topology.distance(start, n), n))[:size])
-        for start in usable
+        worker.id: _placed(worker, item, solution, state, bars[worker.id])
+        for worker, item in zip(taking, items, strict=True)
+        if worker.id in bars
     }
 
 
-def _would_do(
-    before: Home, usable: Sequence[int], bytes_by_node: Mapping[int, int], room: Room
-) -> bool:
-    """Say whether an earlier home is still possible, also where fewer nodes would do by now."""
-    ours = before.source is HomeSource.PLANNER and before.nodes <= set(usable)
-    return ours and _fits(before.nodes, bytes_by_node, room)
-
-
-def _fits(nodes: frozenset[int], bytes_by_node: Mapping[int, int], room: Room) -> bool:
-    coming = sum(size for node, size in bytes_by_node.items() if node not in nodes)
-    return coming <= sum(room.bytes_on(node) for node in nodes)
-
-
-def _cost(
-    nodes: frozenset[int],
+def _item(
     worker: Worker,
-    bytes_by_node: Mapping[int, int],
-    topology: Topology,
-    room: Room,
-) -> float:
-    """Return what a home costs, in bytes moved over one local distance."""
-    moved = sum(
-        size * min(topology.distance(node, home) for home in nodes) / LOCAL_DISTANCE
-        for node, size in bytes_by_node.items()
-        if node not in nodes
+    memory: WorkerMemory,
+    given: Given,
+    bars: Bars | None,
+    rules: Mapping[str, Rule],
+) -> Item:
+    home = given.home or memory.home
+    rule = rules.get(worker.rule)
+    demand = memory.demand_cpus if memory.demand_cpus is not None else worker.demand_cpus
+    item = Item(
+        key=worker.label,
+        bytes_by_node=movable_by_node(worker, memory.refused),
+        fixed_by_node=fixed_by_node(worker, memory.refused),
+        cpus=demand,
+        busy=max(LEAST_BUSY, min(1.0, demand)),
+        home=home.nodes if home is not None else None,
+        apart=apart(worker, rule),
+        keep=given.home is not None or (memory.moving and home is not None),
     )
-    away = sum(share for node, share in worker.run_share.items() if node not in nodes)
-    threads = away * len(worker.threads) * THREAD_BYTES
-    spread = sum(topology.distance(a, b) - LOCAL_DISTANCE for a in nodes for b in nodes if a != b)
-    lacking = max(0.0, worker.demand_cpus - sum(max(0.0, room.cpus_on(n)) for n in nodes))
-    crowding = lacking / worker.demand_cpus if worker.demand_cpus > 0 else 0.0
-    total = sum(bytes_by_node.values())
-    return moved + threads + crowding * 2 * total + spread * THREAD_BYTES
+    return item if bars is None else replace(item, allowed=bars.allowed, home=bars.earlier)
 
 
-def _why(nodes: frozenset[int], bytes_by_node: Mapping[int, int], feasible: int) -> str:
-    there = sum(size for node, size in bytes_by_node.items() if node in nodes)
-    total = sum(bytes_by_node.values())
+def apart(worker: Worker, rule: Rule | None) -> str | None:
+    """Return the group of which no two are to have one home; None: it may be with anybody."""
+    if rule is None or rule.spread is None:
+        return None
+    return rule.name if rule.spread == "rule" else f"{rule.name} {worker.cgroup}"
+
+
+def _placed(
+    worker: Worker, item: Item, solution: Solution, state: DecisionState, bars: Bars
+) -> Placed:
+    nodes = solution.homes[worker.label]
+    alternatives = tuple(solution.alternatives.get(worker.label, ()))
+    constraints = constraints_of(worker, item, bars, alternatives, solution)
+    if nodes is None:
+        return Placed(None, alternatives, constraints)
+    before = state.of(worker.id).home
+    if before is not None and before.nodes == nodes and before.source is HomeSource.PLANNER:
+        # Its reason stands: that it lies there already would say nothing.
+        return Placed(before, alternatives, constraints)
+    return Placed(
+        Home(nodes, HomeSource.PLANNER, _why(nodes, item, alternatives)), alternatives, constraints
+    )
+
+
+def _why(nodes: frozenset[int], item: Item, alternatives: tuple[Alternative, ...]) -> str:
+    there = sum(size for node, size in item.bytes_by_node.items() if node in nodes)
+    total = sum(item.bytes_by_node.values())
+    possible = 1 + sum(1 for a in alternatives if a.barred_by is None)
     return (
-        f"cheapest of {feasible} choices: {format_bytes(there)} of its {format_bytes(total)} "
+        f"cheapest of {possible} choices: {format_bytes(there)} of its {format_bytes(total)} "
         f"lies on node {format_list(nodes)} already"
     )

@@ -10,6 +10,8 @@ from numad_py.model.quantity import format_bytes
 from numad_py.model.residency import Residency
 from numad_py.model.snapshot import Worker
 
+_MOST_NAMED = 3
+
 
 def one_node() -> str:
     """Say that there is nowhere to move to."""
@@ -59,12 +61,23 @@ def cooldown(finding: Finding, left_s: float) -> str:
     return f"{remote(finding)}; acted on lately, left alone for {left_s:.0f} s more"
 
 
-def no_room(finding: Finding, home: Home, room: Callable[[int], int]) -> str:
+def loading(finding: Finding, calm_s: float) -> str:
+    """Say that it is still growing."""
+    return f"{remote(finding)}; it is still loading: it grew {calm_s:.0f} s ago"
+
+
+def queued(finding: Finding, after: Sequence[str]) -> str:
+    """Say who moves first."""
+    named = ", ".join(after[:_MOST_NAMED])
+    more = f" and {len(after) - _MOST_NAMED} more" if len(after) > _MOST_NAMED else ""
+    return f"{remote(finding)}; its turn comes after {named}{more}"
+
+
+def no_room(finding: Finding, nodes: frozenset[int], room: Callable[[int], int]) -> str:
     """Say how much room the home has."""
-    have = format_bytes(sum(room(node) for node in home.nodes))
+    have = format_bytes(sum(room(node) for node in nodes))
     return (
-        f"{remote(finding)}, and node {format_list(home.nodes)} has room for {have} "
-        "above its headroom"
+        f"{remote(finding)}, and node {format_list(nodes)} has room for {have} above its headroom"
     )
 
 

@@ -137,6 +137,15 @@ def _some_ids(value: object) -> frozenset[int]:
     return ids
 
 
+def _spread(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "rule" if value else None
+    if value != "cgroup":
+        msg = f'true (the workers of the rule) or "cgroup" (those of one cgroup), not {value!r}'
+        raise ValueError(msg)
+    return "cgroup"
+
+
 def _texts(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     texts = tuple(_text(item) for item in values)
@@ -206,7 +215,16 @@ TABLES: dict[str, tuple[type, dict[str, Key]]] = {
             "min_remote": Key("min_remote_bytes", parse_bytes),
             "headroom": Key("headroom", _within(parse_share, 0, 0.9, "0% to 90%")),
             "cooldown": Key("cooldown_s", _within(parse_duration, 0, 86400, "0s to 1d")),
+            "smt_share": Key("smt_share", _within(parse_share, 0, 1, "0% to 100%")),
+            "settle": Key("settle_s", _within(parse_duration, 0, 3600, "0s to 1h")),
+            "loading_limit": Key("loading_limit_s", _within(parse_duration, 0, 86400, "0s to 1d")),
+            "no_way_back": Key("no_way_back_s", _within(parse_duration, 0, 86400, "0s to 1d")),
+            "moved_per_cycle": Key(
+                "moved_per_cycle_bytes", _within(parse_bytes, 1 << 20, 1 << 50, "1MiB to 1PiB")
+            ),
             "reserved_cpus": Key("reserved_cpus", _ids),
+            "follow_devices": Key("follow_devices", _flag),
+            "reserve": Key("reserve_s", _within(parse_duration, 0, 3600, "0s to 1h")),
         },
     ),
     "migration": (
@@ -231,6 +249,10 @@ MATCH_KEYS: dict[str, Key] = {
     "container": Key("container", _texts),
 }
 EXCLUDE_KEYS: dict[str, Key] = {"name": Key("name", _name), **MATCH_KEYS}
-RULE_KEYS: dict[str, Key] = {**EXCLUDE_KEYS, "nodes": Key("nodes", _some_ids)}
+RULE_KEYS: dict[str, Key] = {
+    **EXCLUDE_KEYS,
+    "nodes": Key("nodes", _some_ids),
+    "spread": Key("spread", _spread),
+}
 ARRAYS: dict[str, dict[str, Key]] = {"rule": RULE_KEYS, "exclude": EXCLUDE_KEYS}
 """Arrays of tables."""

@@ -100,6 +100,20 @@ class PlacementPolicy:
     """Key ``cooldown``: pause after acting on a worker."""
     reserved_cpus: frozenset[int] = frozenset()
     """CPUs to which no worker is bound, ``"0-1"``."""
+    smt_share: float = 0.3
+    """What a core's second thread is worth, as a share of a core."""
+    settle_s: float = 10.0
+    """Key ``settle``: a worker that has grown within this time is still loading, and left alone."""
+    loading_limit_s: float = 600.0
+    """Key ``loading_limit``: one that is older is not taken to be loading, however it grows."""
+    no_way_back_s: float = 600.0
+    """Key ``no_way_back``: a node that a worker was moved away from is not its home for so long."""
+    moved_per_cycle_bytes: int = 16 * GIB
+    """Key ``moved_per_cycle``: no more bytes are set in motion in one cycle, but one worker is."""
+    follow_devices: bool = True
+    """Whether the nodes of a worker's accelerators are its home, where nothing else gives one."""
+    reserve_s: float = 120.0
+    """Key ``reserve``: how long what ``advise`` told is kept for its caller; 0: not at all."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,9 @@ class Rule:
     """Globs on the container id as it stands in the cgroup path; ``"*"``: any container."""
     nodes: frozenset[int] | None = None
     """Home nodes; None: pin, cpuset or planner decide. Rules only."""
+    spread: str | None = None
+    """``rule``: its workers are kept on distinct nodes; ``cgroup``: those of one cgroup are, as the
+    ranks of one server. None: they may share. Rules only."""
 
 
 @dataclass(frozen=True)
