@@ -1,0 +1,1 @@
+"""Recordings and described machines, run through a policy on a simulated kernel."""

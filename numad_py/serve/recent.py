@@ -1,0 +1,54 @@
+"""The last cycles, kept for whoever records them, and only while somebody does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from numad_py import __version__
+from numad_py.model.codec import encode
+from numad_py.model.cycle import Cycle
+from numad_py.model.outcome import Outcome
+from numad_py.model.plan import Plan
+from numad_py.model.snapshot import Snapshot
+from numad_py.policy.schema import Policy
+
+KEPT = 8
+"""Cycles that follow each other while a recorder is busy writing."""
+ASKED_WITHIN_S = 60.0
+"""Nobody records any more when nobody has asked for so long."""
+
+
+class Recent:
+    """Filled by the main loop, read by the threads of the control socket."""
+
+    def __init__(self) -> None:
+        """Keep nothing until somebody asks."""
+        self._until_s = 0.0
+        self._cycles: tuple[Cycle, ...] = ()
+        """Replaced, never changed: another thread may be going through it."""
+
+    def add(
+        self, snapshot: Snapshot, plan: Plan, outcomes: Iterable[Outcome], now_s: float
+    ) -> None:
+        """Keep a cycle where somebody records, and drop them all where nobody does any more.
+
+        ``now_s`` is a clock for durations.
+        """
+        kept = (*self._cycles, Cycle.of(snapshot, plan, outcomes)) if now_s < self._until_s else ()
+        self._cycles = kept[-KEPT:]
+
+    def document(self, after: object, policy: Policy, now_s: float) -> dict[str, Any]:
+        """Return the cycles that came after one.
+
+        Args:
+            after: its number; None: the first question, which only begins the recording.
+            policy: that is in force.
+            now_s: a clock for durations.
+        """
+        self._until_s = now_s + ASKED_WITHIN_S
+        document = {"schema": 1, "version": __version__, "interval_s": policy.daemon.interval_s}
+        if not isinstance(after, int):
+            return {**document, "policy": encode(policy), "cycles": []}
+        newer = [cycle for cycle in self._cycles if cycle.snapshot.cycle > after]
+        return {**document, "cycles": [encode(cycle) for cycle in newer]}
