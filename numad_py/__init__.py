@@ -11,8 +11,10 @@ The house, and the one way data flows::
     decide   (Snapshot, Policy, DecisionState) -> findings -> Plan; pure
     act      Plan -> Outcomes: affinity, mover, undo journal
     serve    what people and machines see: metrics, control socket, status, logs, sd_notify
+    replay   recordings and described machines through a policy on a simulated kernel
     cli      one module per group of verbs: parse, call, print
     cycle    look at all, decide, look closely where a decision hangs on it, decide again
+    advisor  advice for processes to come, and what is reserved for them
     daemon   the cycle: observe, decide, act, remember, publish
     compose  composition root: builds the rooms, starts what runs beside the cycle
 

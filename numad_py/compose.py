@@ -14,8 +14,9 @@ import structlog
 from numad_py.act.actuator import Actuator, DryActuator, RealActuator
 from numad_py.act.by_mode import ByMode
 from numad_py.act.journal import Journal
-from numad_py.daemon import Daemon, Event, Wake
+from numad_py.daemon import Daemon
 from numad_py.errors import NumadError
+from numad_py.events import Event, Wake
 from numad_py.kernel import rights
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs, is_own

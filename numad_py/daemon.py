@@ -8,15 +8,17 @@ import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FrameType
 
 import structlog
 
 from numad_py.act.actuator import Actuator
+from numad_py.advisor import Advisor
 from numad_py.cycle import look_and_decide
 from numad_py.decide.remember import remember
 from numad_py.errors import Interrupted, NumadError, PolicyError, UsageError
+from numad_py.events import Command, Event, Stop, Wake
 from numad_py.kernel import clock
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import DecisionState, Plan, Verdict
@@ -25,6 +27,7 @@ from numad_py.observe.observer import Observer
 from numad_py.policy.schema import Mode, OnStop, Policy, fixed_at_start
 from numad_py.serve.logs import Voice, configure
 from numad_py.serve.notify import Notifier
+from numad_py.serve.recent import Recent
 from numad_py.serve.report import CycleReport, Totals
 from numad_py.serve.status import plan_document, status_document
 
@@ -34,33 +37,6 @@ ANSWER_WITHIN_S = 10.0
 """How long a client of the control socket waits for the main loop."""
 STOP_WITHIN_S = 1.5
 """The mover is given this long to finish its chunk; systemctl stop is to take 2 s at most."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Somebody wants the daemon to end."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Wake:
-    """Something happened that is worth a cycle now."""
-
-    why: str
-    topology: bool = False
-
-
-@dataclass(frozen=True)
-class Command:
-    """A verb from the control socket, and where its answer goes."""
-
-    verb: str
-    arguments: Mapping[str, object]
-    answer: Future[object]
-
-
-Event = Stop | Wake | Command
 
 
 class Daemon:
@@ -88,6 +64,7 @@ class Daemon:
         self.mailbox = mailbox
         self.totals = Totals()
         self.report: CycleReport | None = None
+        self.advisor = Advisor()
         self._load_policy = load_policy
         self._notifier = notifier
         self._voice = Voice()
@@ -101,6 +78,7 @@ class Daemon:
         self._untold: tuple[Outcome, ...] = ()
         """Outcomes that no cycle has taken in yet: one that fails must not lose them."""
         self._last_outcomes: tuple[Outcome, ...] = ()
+        self._recent = Recent()
 
     # The cycle
 
@@ -216,6 +194,7 @@ class Daemon:
             progress=self.actuator.progress(),
             last_cycle_at=clock.unix_s(),
         )
+        self._recent.add(snapshot, plan, outcomes, self._cycled_at_s)
         self._voice.say_outcomes(outcomes)
         if self.policy.daemon.mode is not Mode.OBSERVE:
             self._voice.say(plan, acting=self.policy.daemon.mode is Mode.ACT)
@@ -284,7 +263,7 @@ class Daemon:
             event.answer.set_exception(NumadError(f"{event.verb} failed: {error!r}; see the log"))
         return event.verb in {"pause", "resume", "reload", "restore"}
 
-    def _command(self, verb: str, _arguments: Mapping[str, object]) -> object:
+    def _command(self, verb: str, arguments: Mapping[str, object]) -> object:
         if verb == "pause":
             self._pause()
             return {"paused": True}
@@ -301,6 +280,8 @@ class Daemon:
             self.observer.masks_changed()
             log.info("affinity given back", workers=given_back)
             return {"paused": True, "restored": given_back}
+        if verb == "advise":
+            return self.advisor.answer(arguments, self._seen(), self.policy)
         msg = f"{verb!r} is not a verb of the control socket"
         raise UsageError(msg)
 
@@ -338,14 +319,14 @@ class Daemon:
 
     def handle(self, verb: str, arguments: Mapping[str, object]) -> object:
         """Answer the control socket; runs on its thread."""
-        report = self.report
-        if verb in {"status", "plan"}:
-            if report is None:
-                msg = "the first cycle has not ended yet; ask again in a moment"
-                raise NumadError(msg)
-            if verb == "status":
-                return status_document(report, source="daemon")
-            return plan_document(report.plan, report.mode)
+        if verb == "record":
+            return self._recent.document(arguments.get("after"), self.policy, clock.monotonic_s())
+        if verb == "status":
+            told = {"reservations": self.advisor.told()}
+            return {**status_document(self._seen(), source="daemon"), **told}
+        if verb == "plan":
+            seen = self._seen()
+            return plan_document(seen.plan, seen.mode)
         answer: Future[object] = Future()
         self.mailbox.put(Command(verb, arguments, answer))
         try:
@@ -354,6 +335,12 @@ class Daemon:
             answer.cancel()
             msg = f"the daemon did not get to {verb!r} within {ANSWER_WITHIN_S:.0f} s; try again"
             raise NumadError(msg) from None
+
+    def _seen(self) -> CycleReport:
+        if self.report is None:
+            msg = "the first cycle has not ended yet; ask again in a moment"
+            raise NumadError(msg)
+        return self.report
 
     def healthy(self) -> bool:
         """Say whether cycles go on: the last one is not older than three intervals and a margin."""

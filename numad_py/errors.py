@@ -18,6 +18,12 @@ class UsageError(NumadError):
     exit_code: ClassVar[int] = 2
 
 
+class NothingFits(NumadError):  # noqa: N818 - an answer, not a mistake
+    """No nodes hold what is asked for; the message says what they would hold."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class RightsError(NumadError):
     """A capability is missing; the message names it."""
 

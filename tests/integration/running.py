@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from numad_py.compose import build_daemon
-from numad_py.daemon import Daemon, Stop
+from numad_py.daemon import Daemon
+from numad_py.events import Stop
 from numad_py.policy.load import load
 from numad_py.serve.control import ControlServer
 from tests.fake_tree import FakeMachine

@@ -1,0 +1,63 @@
+"""Advice for callers one after another: what was promised to one is not promised to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numad_py.decide.advise import advise, coming_bytes
+from numad_py.decide.reservations import MOST, Reservations
+from numad_py.errors import NumadError
+from numad_py.kernel import clock
+from numad_py.model.advice import NoAdvice
+from numad_py.policy.schema import Policy
+from numad_py.serve.advice import advice_document, name_of, request_of, reservation_documents
+from numad_py.serve.report import CycleReport
+
+Document = dict[str, Any]
+
+
+class Advisor:
+    """Keeps the reservations, in memory only; asked by one thread, looked at by any."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._reserved = Reservations()
+
+    def answer(
+        self, arguments: Mapping[str, object], seen: CycleReport, policy: Policy
+    ) -> Document:
+        """Return advice by the last look at the machine, and reserve what it says.
+
+        Raises:
+            UsageError: the request makes no sense.
+            NumadError: there are too many reservations.
+        """
+        now_s = clock.boottime_s()
+        request, name = request_of(arguments), name_of(arguments)
+        alive = self._reserved.at(now_s)
+        others = alive.without(name)
+        coming = coming_bytes(seen.plan)
+        found = advise(seen.snapshot, policy.placement, request, others, coming)
+        document = advice_document(request, found, source="daemon")
+        self._reserved = alive
+        if isinstance(found, NoAdvice) or not policy.placement.reserve_s:
+            return document
+        if others.full:
+            soonest_s = min(one.until_s for one in others.alive) - now_s
+            msg = (
+                f"{MOST} reservations are alive, and there can be no more; the next ends in "
+                f"{soonest_s:.0f} s. See placement.reserve of the policy"
+            )
+            raise NumadError(msg)
+        # Until the next look at the least: what was started by then is seen by it.
+        until_s = now_s + max(policy.placement.reserve_s, policy.daemon.interval_s)
+        self._reserved = alive.add(found, name, until_s)
+        (told,) = reservation_documents(self._reserved.alive[-1:], now_s)
+        document["reservation"] = {**told, "expires_at": clock.unix_s() + until_s - now_s}
+        return document
+
+    def told(self) -> list[Document]:
+        """Return the reservations that are alive."""
+        now_s = clock.boottime_s()
+        return reservation_documents(self._reserved.at(now_s).alive, now_s)
