@@ -14,16 +14,20 @@ from numad_py.errors import NumadError
 from numad_py.model.text import printable
 
 EPILOG = """\
-exit codes: 0 done, 1 failed, 2 usage, 77 a right is missing, 78 bad configuration
+exit codes: 0 done, 1 failed, 2 usage, 3 nothing fits, 77 a right is missing, 78 bad configuration
 files: /etc/numad-py/numad-py.toml, then /etc/numad-py/conf.d/*.toml by name
 """
 GROUPS = {
     "run": ("run",),
     "look": ("status", "plan"),
+    "explain": ("explain",),
+    "advise": ("advise",),
     "control": ("pause", "resume", "reload"),
     "config": ("check-config",),
     "undo": ("restore",),
     "doctor": ("doctor",),
+    "record": ("record",),
+    "replay": ("replay",),
 }
 """Modules of this package, each with its verbs, in the order of the help text."""
 

@@ -62,7 +62,7 @@ def _show(
     document_of: Callable[[CycleReport], Document],
     render: Callable[[Document], str],
 ) -> int:
-    document = _from_daemon(arguments, verb)
+    document = from_daemon(arguments, verb)
     if document is None:
         from numad_py.cli.direct import look  # noqa: PLC0415 - asking a daemon needs no rooms
 
@@ -74,7 +74,7 @@ def _show(
     return 0
 
 
-def _from_daemon(arguments: argparse.Namespace, verb: str) -> Document | None:
+def from_daemon(arguments: argparse.Namespace, verb: str) -> Document | None:
     """Return the daemon's document; None where a look of our own is asked for or needed."""
     if arguments.direct or arguments.config is not None or not is_live(arguments):
         return None

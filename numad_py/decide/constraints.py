@@ -33,7 +33,7 @@ def bars_of(
     whole = frozenset(node.id for node in topology.nodes if node.has_cpu and node.has_memory)
     lacking = frozenset(topology.node_ids) - whole
     if lacking:
-        why.append(f"node {format_list(lacking)} has no CPUs or no memory")
+        why.append(f"no CPUs or no memory on node {format_list(lacking)}")
     allowed, mems = whole, worker.memory.mems_allowed
     if mems is not None and not allowed <= mems:
         allowed &= mems
@@ -41,7 +41,7 @@ def bars_of(
     short = _short_of_huge_pages(worker, snapshot) & allowed
     if short:
         allowed -= short
-        why.append(f"node {format_list(short)} has too few free huge pages for it")
+        why.append(f"too few free huge pages for it on node {format_list(short)}")
     earlier = _earlier(worker, memory, snapshot)
     left = {
         node

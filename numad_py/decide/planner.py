@@ -121,7 +121,10 @@ def _why(nodes: frozenset[int], item: Item, alternatives: tuple[Alternative, ...
     there = sum(size for node, size in item.bytes_by_node.items() if node in nodes)
     total = sum(item.bytes_by_node.values())
     possible = 1 + sum(1 for a in alternatives if a.barred_by is None)
+    first = f"cheapest of {possible} choices" if possible > 1 else "the only choice"
+    if not there:
+        return f"{first}; none of its {format_bytes(total)} lies where it could stay"
     return (
-        f"cheapest of {possible} choices: {format_bytes(there)} of its {format_bytes(total)} "
+        f"{first}: {format_bytes(there)} of its {format_bytes(total)} "
         f"lies on node {format_list(nodes)} already"
     )

@@ -121,7 +121,11 @@ def act(
         for m in moves
     ]
     if bind:
-        done.insert(0, f"binding {len(worker.threads)} threads to CPUs {format_list(bind)}")
+        done.insert(0, f"binding {_threads(len(worker.threads))} to CPUs {format_list(bind)}")
     return (
         f"{', '.join(wrong)}; home is node {format_list(home.nodes)}: {home.why}; {', '.join(done)}"
     )
+
+
+def _threads(count: int) -> str:
+    return "its one thread" if count == 1 else f"{count} threads"

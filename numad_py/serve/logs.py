@@ -16,7 +16,7 @@ from numad_py.model.plan import Decision, Plan, Reason, Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import LogFormat
-from numad_py.serve.status import commands
+from numad_py.serve.decision_status import commands
 
 
 def configure(level: str, form: LogFormat, stream: TextIO | None = None) -> None:

@@ -32,7 +32,7 @@ class Collector:
     """Makes every family at scrape time from the report, which is frozen."""
 
     def __init__(self, source: Report, max_workers: int) -> None:
-        """``source`` returns the last report (None before the first cycle) and the totals."""
+        """``source`` returns the last report, aged to now (None before a cycle), and totals."""
         self._source = source
         self._max_workers = max_workers
 
@@ -55,7 +55,8 @@ class Collector:
         shown = report.snapshot.workers[: self._max_workers]
         hidden = len(report.snapshot.workers) - len(shown)
         yield _plain("workers_unlabelled", "Workers beyond metrics.max_workers.", hidden)
-        yield from workers(report.snapshot, shown, {d.worker: d for d in report.plan.decisions})
+        decisions = {d.worker: d for d in report.plan.decisions}
+        yield from workers(report.snapshot, shown, decisions, report.age_s)
 
 
 def make_registry(source: Report, max_workers: int) -> CollectorRegistry:
@@ -129,6 +130,8 @@ _PAIRS = (
     (Verdict.REST, Reason.HOME),
     (Verdict.REST, Reason.BELOW_THRESHOLD),
     (Verdict.REST, Reason.ONE_NODE),
+    (Verdict.WAIT, Reason.LOADING),
+    (Verdict.WAIT, Reason.QUEUED),
     (Verdict.WAIT, Reason.COOLDOWN),
     (Verdict.WAIT, Reason.MOVING),
     (Verdict.WAIT, Reason.PAUSED),

@@ -17,7 +17,10 @@ Families = Iterator[Any]
 
 
 def workers(
-    snapshot: Snapshot, shown: tuple[Worker, ...], decisions: Mapping[WorkerId, Decision]
+    snapshot: Snapshot,
+    shown: tuple[Worker, ...],
+    decisions: Mapping[WorkerId, Decision],
+    age_s: float,
 ) -> Families:
     """Return every family about workers.
 
@@ -25,9 +28,10 @@ def workers(
         snapshot: with all of them.
         shown: those that have series of their own.
         decisions: the last one on each.
+        age_s: time since the snapshot.
     """
     yield from _memory(snapshot, shown)
-    yield from _looked(snapshot, shown)
+    yield from _looked(shown, snapshot.at_s + age_s)
     yield from _running(snapshot, shown)
     yield from _decided(shown, decisions)
     number = GaugeMetricFamily("numad_py_workers", "Workers by rule.", labels=["rule"])
@@ -70,7 +74,7 @@ def _memory(snapshot: Snapshot, shown: tuple[Worker, ...]) -> Families:
     yield from (resident, pinned, swapped, once)
 
 
-def _looked(snapshot: Snapshot, shown: tuple[Worker, ...]) -> Families:
+def _looked(shown: tuple[Worker, ...], now_s: float) -> Families:
     """Return where the memory figures come from, how old they are and how sure."""
     age = _family(
         "residency_age_seconds", "Time since the memory figures were read, or last confirmed."
@@ -86,7 +90,7 @@ def _looked(snapshot: Snapshot, shown: tuple[Worker, ...]) -> Families:
         if worker.residency is None:
             continue
         labels = _labels(worker)
-        age.add_metric(labels, max(0.0, snapshot.at_s - _looked_at_s(worker.residency)))
+        age.add_metric(labels, max(0.0, now_s - _looked_at_s(worker.residency)))
         source.add_metric([*labels, worker.residency.source.value], 1)
         if (share := _error(worker.residency)) is not None:
             error.add_metric(labels, share)
@@ -127,7 +131,7 @@ def _running(snapshot: Snapshot, shown: tuple[Worker, ...]) -> Families:
 
 
 def _decided(shown: tuple[Worker, ...], decisions: Mapping[WorkerId, Decision]) -> Families:
-    movable = _family("movable_bytes", "Resident bytes that may be moved.")
+    movable = _family("movable_bytes", "Resident bytes that may be moved; none while not known.")
     immovable = _family("immovable_bytes", "Resident bytes shared, pinned or under a mempolicy.")
     remote = _family("remote_bytes", "Movable bytes off the home nodes; none without a home.")
     locality = _family("locality_ratio", "Share of the movable bytes on the home nodes.")
@@ -141,8 +145,9 @@ def _decided(shown: tuple[Worker, ...], decisions: Mapping[WorkerId, Decision]) 
         decided.add_metric([*labels, decision.verdict.value, decision.reason.value], 1)
         if worker.residency is None:
             continue
-        movable.add_metric(labels, finding.movable_bytes)
-        immovable.add_metric(labels, finding.immovable_bytes)
+        if worker.residency.mobility_known:
+            movable.add_metric(labels, finding.movable_bytes)
+            immovable.add_metric(labels, finding.immovable_bytes)
         if finding.home is not None:
             remote.add_metric(labels, finding.remote_bytes)
         if finding.locality is not None:

@@ -39,6 +39,7 @@ def render_status(document: Entry) -> str:
         _interferences(document["interferences"]),
         *_workers(document["workers"]),
         _segments(document["segments"], document["segments_in_all"]),
+        _reservations(document.get("reservations", ())),
         _passed_over(document["passed_over"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -169,6 +170,22 @@ def _users(users: Sequence[str]) -> str:
     return " ".join(users[:MOST_USERS]) + (f" and {more} more" if more > 0 else "")
 
 
+def _reservations(reservations: Sequence[Entry]) -> str:
+    return table(
+        ("RESERVED FOR", "NODES", "CPUS", "MEMORY", "ENDS IN"),
+        [
+            (
+                r["name"] or f"advice {r['id']}",
+                format_list(r["nodes"]),
+                f"{sum(r['cpus_by_node'].values()):.0f}",
+                format_bytes(sum(r["bytes_by_node"].values())),
+                f"{r['expires_in_seconds']:.0f} s",
+            )
+            for r in reservations
+        ],
+    )
+
+
 def _passed_over(passed_over: Sequence[Entry]) -> str:
     return table(
         ("NOT WATCHED", "PID", "RESIDENT", "WHY"),
@@ -258,6 +275,9 @@ def _notes(worker: Entry) -> Iterator[str]:
     ]
     if sizes:
         yield ", ".join(sizes)
+    if worker["devices"]:
+        uses = "has open, and may use: " if worker["devices_unsure"] else "uses "
+        yield uses + ", ".join(_device(d) for d in worker["devices"])
     traffic = worker["bandwidth"]
     if traffic is not None and traffic["total_bytes_per_s"]:
         remote = max(0, traffic["total_bytes_per_s"] - traffic["local_bytes_per_s"])
@@ -270,6 +290,11 @@ def _notes(worker: Entry) -> Iterator[str]:
             yield "what of it may be moved is not known yet"
         if worker["figures"]["no_full_reading"]:
             yield worker["figures"]["no_full_reading"]
+
+
+def _device(device: Entry) -> str:
+    where = "node not known" if device["node"] is None else f"node {device['node']}"
+    return f"{device['kind']} {device['address']} ({where})"
 
 
 # Words

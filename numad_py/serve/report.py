@@ -35,6 +35,14 @@ class CycleReport:
     """Bytes moved so far, of moves under way."""
     last_cycle_at: float
     """Unix time."""
+    began_at_s: float = 0.0
+    """When its look began, by this machine's time since boot."""
+    age_s: float = 0.0
+    """How long ago that was when the report was asked for; 0 of a look that no daemon made."""
+
+    def aged(self, now_s: float) -> CycleReport:
+        """Return the report as it is at a time since boot: what it tells has grown older."""
+        return replace(self, age_s=max(0.0, now_s - self.began_at_s))
 
     @classmethod
     def of_one_look(cls, snapshot: Snapshot, plan: Plan, policy: Policy) -> CycleReport:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from numad_py.model.cpulist import format_list
 from numad_py.model.outcome import Outcome
-from numad_py.model.plan import Decision, Plan
+from numad_py.model.plan import Plan
+from numad_py.serve.decision_status import decision_document
 from numad_py.serve.machine_status import machine_documents
 from numad_py.serve.report import CycleReport
-from numad_py.serve.worker_status import decision_document, rounded, worker_document
+from numad_py.serve.worker_status import rounded, worker_document
 
 SCHEMA = 1
 """Goes up when a key changes its meaning or goes; new keys do not count."""
@@ -21,7 +22,7 @@ def status_document(report: CycleReport, *, source: str) -> Document:
     """Return nodes, devices and workers.
 
     Args:
-        report: of the last cycle, or of one look.
+        report: of the last cycle, or of one look; times that count to now count to its age.
         source: ``daemon`` or ``direct``; a direct look holds nothing that depends on the clock.
     """
     snapshot = report.snapshot
@@ -35,10 +36,11 @@ def status_document(report: CycleReport, *, source: str) -> Document:
         **machine_documents(snapshot),
         "workers": [
             worker_document(
-                worker,
+                replace(worker, age_s=worker.age_s + report.age_s),
                 decisions.get(worker.id),
-                now_s=snapshot.at_s,
+                now_s=snapshot.at_s + report.age_s,
                 moved_bytes=report.progress.get(worker.id),
+                topology=snapshot.topology,
             )
             for worker in snapshot.workers
         ],
@@ -84,24 +86,7 @@ def plan_document(plan: Plan, mode: str) -> Document:
                 "home": sorted(d.finding.home.nodes) if d.finding.home else None,
                 "home_source": d.finding.home.source.value if d.finding.home else None,
                 "locality": rounded(d.finding.locality),
-                "bind_cpus": None if d.bind_cpus is None else format_list(d.bind_cpus),
-                "moves": [
-                    {"source": m.source, "target": m.target, "bytes": m.move_bytes} for m in d.moves
-                ],
-                "commands": commands(d),
             }
             for d in plan.decisions
         ],
     }
-
-
-def commands(decision: Decision) -> list[str]:
-    """Return the taskset and migratepages lines that come nearest to a decision."""
-    pid = decision.worker.pid
-    lines = []
-    if decision.bind_cpus is not None:
-        lines.append(
-            f"taskset --all-tasks --cpu-list --pid {format_list(decision.bind_cpus)} {pid}"
-        )
-    lines += [f"migratepages {pid} {m.source} {m.target}" for m in decision.moves]
-    return lines

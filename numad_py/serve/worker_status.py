@@ -8,20 +8,28 @@ from numad_py.model.cpulist import format_list
 from numad_py.model.plan import Decision, Finding
 from numad_py.model.residency import Kind, Mobility, Residency, Source
 from numad_py.model.snapshot import Worker
+from numad_py.model.topology import Topology
+from numad_py.serve.decision_status import decision_document
 
 Document = dict[str, Any]
 
 
 def worker_document(
-    worker: Worker, decision: Decision | None, *, now_s: float, moved_bytes: int | None
+    worker: Worker,
+    decision: Decision | None,
+    *,
+    now_s: float,
+    moved_bytes: int | None,
+    topology: Topology,
 ) -> Document:
     """Return all that is known of a worker.
 
     Args:
         worker: as seen in this cycle.
         decision: what is done about it; None where nobody decided.
-        now_s: time since boot of the cycle.
+        now_s: time since boot to which ages count.
         moved_bytes: moved so far, of a move under way.
+        topology: tells the nodes of its devices.
     """
     finding = decision.finding if decision is not None else None
     home = finding.home if finding is not None else None
@@ -31,6 +39,7 @@ def worker_document(
         "rule": worker.rule,
         "pid": worker.id.pid,
         "start_ticks": worker.id.start_ticks,
+        "age_seconds": round(worker.age_s),
         "comm": worker.comm,
         "user": worker.user,
         "cgroup": worker.cgroup,
@@ -45,6 +54,12 @@ def worker_document(
         "run_share": {str(n): rounded(s) for n, s in sorted(worker.run_share.items())},
         "demand_cpus": rounded(worker.demand_cpus),
         "bandwidth": _bandwidth(worker),
+        "devices": [
+            {"address": d.address, "kind": d.kind, "node": d.node}
+            for d in topology.devices
+            if d.address in worker.devices
+        ],
+        "devices_unsure": worker.devices_unsure,
         "moved_so_far_bytes": moved_bytes,
         **_movable(worker, finding),
         "resident_bytes": None if residency is None else _by_node(residency),
@@ -56,16 +71,6 @@ def worker_document(
         "figures": None if residency is None else figures_document(residency, now_s),
         "problem": worker.problem,
         "decision": None if decision is None else decision_document(decision),
-    }
-
-
-def decision_document(decision: Decision) -> Document:
-    """Return what is done about a worker, and why."""
-    return {
-        "id": decision.id,
-        "verdict": decision.verdict.value,
-        "reason": decision.reason.value,
-        "why": decision.why,
     }
 
 
@@ -104,18 +109,21 @@ def error_share(residency: Residency) -> float | None:
 def _movable(worker: Worker, finding: Finding | None) -> Document:
     """Return what may be moved, and what stands in the way of the rest, in bytes.
 
+    None where nobody knows which pages may be moved: remote bytes are those that lie off home then.
     Pinned and locked come from elsewhere than the others and count parts of them once more.
     """
-    residency, memory = worker.residency, worker.memory
-    shared = residency.total_bytes(mobility=Mobility.SHARED) if residency else None
-    policy = residency.total_bytes(mobility=Mobility.POLICY) if residency else None
+    memory = worker.memory
+    residency = worker.residency
+    known = residency if residency is not None and residency.mobility_known else None
+    shared = known.total_bytes(mobility=Mobility.SHARED) if known else None
+    policy = known.total_bytes(mobility=Mobility.POLICY) if known else None
     refused = None
     if finding is not None and shared is not None and policy is not None:
         refused = max(0, finding.immovable_bytes - shared - policy)
     return {
-        "movable_bytes": finding.movable_bytes if finding else None,
+        "movable_bytes": finding.movable_bytes if finding and known else None,
         "remote_bytes": finding.remote_bytes if finding else None,
-        "immovable_bytes": finding.immovable_bytes if finding else None,
+        "immovable_bytes": finding.immovable_bytes if finding and known else None,
         "shared_bytes": shared,
         "policy_bytes": policy,
         "refused_bytes": refused,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from tests.guest.marks import on_guest
 from tests.guest.project import ROOT
 from tests.guest.workers import Workers
 
-GUEST = "bookworm-n4c8"
+GUESTS = ["bookworm-n4c8"]
+if os.environ.get("NUMAD_PY_FULL"):
+    GUESTS += ["trixie-n4c8"]
 MIB = 1 << 20
 OBSERVE = '[daemon]\nmode = "observe"\ninterval = "1s"\n'
 AT_REST = "--pause-ms 600000 --threads 2"
@@ -39,7 +42,7 @@ def by_node(worker: dict[str, Any]) -> dict[int, int]:
     return {int(n): sum(kinds.values()) for n, kinds in worker["resident_bytes"].items()}
 
 
-@on_guest(GUEST)
+@on_guest(*GUESTS)
 def test_a_full_reading_is_right_to_the_page(guest: Machine, workers: Workers) -> None:
     """Whatever its kind, remote memory at rest stands in status as in numa_maps, byte for byte.
 
@@ -71,7 +74,7 @@ def test_a_full_reading_is_right_to_the_page(guest: Machine, workers: Workers) -
         guest.run(NO_SWAP, check=False)
 
 
-@on_guest(GUEST)
+@on_guest(*GUESTS)
 def test_a_sample_is_within_its_error(guest: Machine, workers: Workers) -> None:
     """Workers at home are never read in full; what a sample says is within what it states."""
     service = Service(guest)
@@ -96,7 +99,7 @@ def test_a_sample_is_within_its_error(guest: Machine, workers: Workers) -> None:
     assert metrics['numad_py_readings_total{source="numa_maps"}'] == 0
 
 
-@on_guest(GUEST)
+@on_guest(*GUESTS)
 def test_a_bound_worker_with_free_threads_is_not_touched(guest: Machine, workers: Workers) -> None:
     """A sample cannot see a mempolicy: it is read in full before a thread is bound or a page moved.
 
@@ -117,7 +120,7 @@ def test_a_bound_worker_with_free_threads_is_not_touched(guest: Machine, workers
     assert workers.residency("bound") == lay
 
 
-@on_guest(GUEST)
+@on_guest(*GUESTS)
 def test_samples_of_real_layouts_hold(guest: Machine, workers: Workers) -> None:
     """Of the nodes' shares in 14 layouts of real pages nearly all lie within what is stated."""
     del workers

@@ -66,6 +66,21 @@ def test_status_and_plan_come_from_the_last_cycle(served: Running) -> None:
     assert plan["decisions"][0]["moves"] == [{"source": 1, "target": 0, "bytes": 512 << 20}]
 
 
+def test_ages_count_to_the_question_and_not_to_the_last_cycle(served: Running) -> None:
+    """Between two cycles each answer tells older figures; so does a scrape."""
+    assert served.daemon.policy.daemon.interval_s >= 5
+
+    def ages() -> tuple[int, float]:
+        document = ask(served, "status")
+        return document["cycle"], document["workers"][0]["figures"]["age_seconds"]
+
+    def has_aged() -> bool:
+        (cycle, first), _, (later, then) = ages(), time.sleep(0.1), ages()
+        return cycle == later and then >= first + 0.1
+
+    until(has_aged, "two questions within a cycle")
+
+
 def test_pause_and_resume(served: Running) -> None:
     """Paused, the worker waits and it is said why; resumed, it is acted on again."""
 

@@ -15,7 +15,7 @@ import pytest
 
 from numad_py.act.actuator import Actuator
 from numad_py.compose import build_actuator
-from numad_py.daemon import Event
+from numad_py.events import Event
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.outcome import End

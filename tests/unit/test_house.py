@@ -12,13 +12,14 @@ import numad_py
 
 ROOT = Path(numad_py.__file__).parent
 MAY = {
-    "model": {"model"},
+    "model": {"model", "errors"},
     "policy": {"model", "policy", "errors"},
     "kernel": {"model", "kernel", "errors"},
     "observe": {"model", "policy", "kernel", "observe", "errors"},
     "decide": {"model", "policy", "decide"},
     "act": {"model", "policy", "kernel", "act", "errors"},
     "serve": {"model", "policy", "serve", "errors"},
+    "replay": {"model", "policy", "decide", "replay", "errors"},
 }
 IMPURE = {"os", "time", "pathlib", "logging", "structlog", "psutil", "pyudev", "socket", "ctypes"}
 

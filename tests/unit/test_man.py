@@ -96,7 +96,7 @@ def synopsis() -> dict[str, set[str]]:
     for entry in sections(PROGRAM, "Sh")["SYNOPSIS"].split(".Nm numad-py\n"):
         lines = entry.splitlines()
         if lines and lines[0].startswith(".Cm "):
-            words = (line.removeprefix(".Op ") for line in lines[1:])
+            words = (line.removeprefix(".Op ").removeprefix(".") for line in lines[1:])
             verb = lines[0].removeprefix(".Cm ")
             found[verb] = {word.replace("Fl ", "-").replace("Ar ", "") for word in words}
     return found
@@ -157,11 +157,12 @@ def test_every_table_and_key_stands_there_with_its_default() -> None:
 
 
 def test_every_key_of_rules_stands_there() -> None:
-    """Rules and excludes are explained together; ``nodes`` is the one key that excludes lack."""
+    """Rules and excludes are explained together; excludes lack two keys, and those say so."""
     text = sections(POLICY, "Ss")["[[rule]] and [[exclude]]"]
     assert tags(text, "Ic") == list(RULE_KEYS)
-    assert RULE_KEYS.keys() - EXCLUDE_KEYS.keys() == {"nodes"}
-    assert ".It Ic nodes\nIds; for a rule only.\n" in text
+    assert RULE_KEYS.keys() - EXCLUDE_KEYS.keys() == {"nodes", "spread"}
+    for key in RULE_KEYS.keys() - EXCLUDE_KEYS.keys():
+        assert re.search(rf"^\.It Ic {key}\n.*; for a rule only\.$", text, re.MULTILINE), key
 
 
 def test_no_page_names_a_key_that_is_not_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -189,6 +190,24 @@ def test_before_the_first_cycle_only_totals_are_exposed() -> None:
     shown = render(registry, "")[0].decode()
     assert "numad_py_readings_total" in shown
     assert "numad_py_node_" not in shown
+
+
+def test_the_age_of_figures_counts_to_the_scrape() -> None:
+    """A daemon whose interval is long does not tell old figures for new ones."""
+    seen = snapshot(worker(found=anon(GIB, age_s=40)))
+    asked = replace(report(seen), began_at_s=500.0).aged(507.0)
+    shown = render(make_registry(lambda: (asked, Totals()), 128), "")[0].decode()
+    assert 'numad_py_worker_residency_age_seconds{rule="x",worker="x/0"} 47.0' in shown
+
+
+def test_what_may_be_moved_has_no_series_while_nobody_knows() -> None:
+    """Where the mobility of its pages is not known; what lies off home is known all the same."""
+    unknown = exposed(snapshot(worker(found=anon(GIB, mobility_known=False))))
+    known = exposed(snapshot(worker(found=anon(GIB))))
+    for name in ("worker_movable_bytes", "worker_immovable_bytes"):
+        assert not named(unknown, name)
+        assert named(known, name)
+    assert named(unknown, "worker_remote_bytes")
 
 
 def test_a_worker_without_a_decision_is_still_measured() -> None:

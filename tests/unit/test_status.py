@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,18 @@ def test_what_was_read_after_the_cycle_began_is_new() -> None:
     assert (said["figures"]["age_seconds"], said["residency_age_seconds"]) == (0.0, 0.0)
 
 
+def test_ages_count_to_the_moment_of_the_question() -> None:
+    """They are those of the look, and the time that has gone by since; no less where it is 0."""
+    seen = worker(found=confirmed(Source.SAMPLE, 2, 0.009))
+    asked = replace(report(snapshot(seen)), began_at_s=500.0).aged(507.0)
+    (said,) = status_document(asked, source="daemon")["workers"]
+    assert said["figures"]["age_seconds"] == 47.0
+    assert said["figures"]["confirmed"]["age_seconds"] == 9.0
+    assert said["residency_age_seconds"] == 47.0
+    assert said["age_seconds"] == round(seen.age_s + 7)
+    assert said_of(seen)["figures"]["age_seconds"] == 40.0
+
+
 def test_the_text_says_where_mobility_is_not_known() -> None:
     """All of it counts as movable then, which may be wrong."""
     seen = worker(found=anon(GIB, mobility_known=False))
@@ -160,6 +173,15 @@ def test_the_text_says_where_mobility_is_not_known() -> None:
 
 
 # What can be moved
+
+
+def test_what_may_be_moved_is_none_while_nobody_knows() -> None:
+    """A sample tells nodes and no more: a 0, or all of it, would be a guess."""
+    said = said_of(worker(found=anon(GIB, source=Source.SAMPLE, mobility_known=False)))
+    assert not said["figures"]["mobility_known"]
+    keys = ("movable", "immovable", "shared", "policy", "refused")
+    assert {said[f"{key}_bytes"] for key in keys} == {None}
+    assert said["remote_bytes"] == 0
 
 
 def test_what_cannot_be_moved_is_told_apart() -> None:

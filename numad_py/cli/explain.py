@@ -1,0 +1,53 @@
+"""``explain``: the story of one worker, from the daemon's documents or a look of our own."""
+
+from __future__ import annotations
+
+import argparse
+
+from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, print_text
+from numad_py.cli.look import from_daemon
+from numad_py.errors import NumadError
+from numad_py.kernel.procfs import ProcFs
+from numad_py.serve.explain import explain_document, render_explain
+from numad_py.serve.status import status_document
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add ``explain``."""
+    parser = verbs.add_parser("explain", help="the story of one worker, in plain words")
+    parser.add_argument("worker", metavar="WORKER", help="its name, as status shows it, or its pid")
+    parser.add_argument(
+        "--direct", action="store_true", help="look at the machine, do not ask the daemon"
+    )
+    add_config(parser)
+    add_roots(parser)
+    add_json(parser)
+    parser.set_defaults(call=explain)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Print the story.
+
+    Raises:
+        UsageError: there is no such worker.
+    """
+    status = from_daemon(arguments, "status")
+    if status is None:
+        from numad_py.cli.direct import look  # noqa: PLC0415 - asking a daemon needs no rooms
+
+        status = status_document(look(arguments), source="direct")
+    procfs = ProcFs(arguments.procfs)
+    document = explain_document(status, arguments.worker, lambda pid: _comm(procfs, pid))
+    if arguments.json:
+        print_json(document)
+    else:
+        print_text(render_explain(document))
+    return 0
+
+
+def _comm(procfs: ProcFs, pid: int) -> str | None:
+    """Return the name of a process; None where there is no such process."""
+    try:
+        return procfs.stat(pid).comm
+    except NumadError:
+        return None
