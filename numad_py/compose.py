@@ -125,6 +125,7 @@ def serving(daemon: Daemon) -> Iterator[None]:
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, daemon.on_signal)
+    reached_at: dict[str, str | None] = {"socket": None, "metrics": None}
     with contextlib.ExitStack() as stack:
         control = ControlServer(
             Path(daemon.policy.daemon.runtime_dir) / "control.sock", daemon.handle
@@ -139,9 +140,10 @@ def serving(daemon: Daemon) -> Iterator[None]:
             )
         else:
             stack.callback(control.stop)
+            reached_at["socket"] = str(control.path)
         if daemon.policy.metrics.listen:
             registry = make_registry(
-                lambda: (daemon.report, daemon.totals), daemon.policy.metrics.max_workers
+                lambda: (daemon.seen(), daemon.totals), daemon.policy.metrics.max_workers
             )
             metrics = MetricsServer(
                 daemon.policy.metrics.listen,
@@ -150,6 +152,7 @@ def serving(daemon: Daemon) -> Iterator[None]:
             )
             metrics.start()
             stack.callback(metrics.stop)
+            reached_at["metrics"] = metrics.address
         events = TopologyEvents(lambda why: daemon.mailbox.put(Wake(why, topology=True)))
         try:
             events.start()
@@ -157,4 +160,5 @@ def serving(daemon: Daemon) -> Iterator[None]:
             log.warning("no device events: hotplug shows after a restart only", error=str(error))
         else:
             stack.callback(events.stop)
+        daemon.reached_at = reached_at
         yield

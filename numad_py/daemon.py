@@ -65,12 +65,16 @@ class Daemon:
         self.totals = Totals()
         self.report: CycleReport | None = None
         self.advisor = Advisor()
+        self.reached_at: Mapping[str, str | None] = {}
+        """Where it listens, by what for; None where it does not."""
         self._load_policy = load_policy
         self._notifier = notifier
         self._voice = Voice()
         self._state = DecisionState()
         self._policy_error: str | None = None
         self._policy_loaded_at = clock.unix_s()
+        self._started = False
+        """Whether it came so far that its end is worth a word."""
         self._stopping = False
         self._fed_at_s = clock.monotonic_s()
         self._cycled_at_s = clock.monotonic_s()
@@ -85,7 +89,8 @@ class Daemon:
     def run(self) -> None:
         """Cycle until stopped; then give masks back as the policy says."""
         try:
-            self.cycle()
+            self._voice.say_started(self.cycle(), self.reached_at)
+            self._started = True
             self._notifier.ready()
             due = clock.monotonic_s() + self.policy.daemon.interval_s
             while not self._ended():
@@ -95,6 +100,7 @@ class Daemon:
                     self._cycle_or_say()
                     due = clock.monotonic_s() + self.policy.daemon.interval_s
         except Interrupted:
+            self._started = True
             log.info("stopping in the middle of a look")
         finally:
             self.stop()
@@ -119,6 +125,7 @@ class Daemon:
 
     def cycle(self) -> CycleReport:
         """Observe, decide, act, remember, publish."""
+        began_at_s = clock.boottime_s()
         began_s, began_cpu_s = clock.monotonic_s(), clock.thread_cpu_s()
         self._untold += self._take_outcomes()
         snapshot, plan, self._state = look_and_decide(
@@ -139,7 +146,7 @@ class Daemon:
             readings=self.observer.scanner.counts,
             reading_s=self.observer.scanner.cpu_s,
         )
-        return self._publish(snapshot, plan, outcomes, duration_s, cpu_s)
+        return self._publish(snapshot, plan, outcomes, duration_s, cpu_s, began_at_s=began_at_s)
 
     def _remembered(self, snapshot: Snapshot) -> DecisionState:
         return remember(self._state, self._untold, snapshot.at_s)
@@ -176,6 +183,8 @@ class Daemon:
         outcomes: tuple[Outcome, ...],
         duration_s: float,
         cpu_s: float,
+        *,
+        began_at_s: float,
     ) -> CycleReport:
         self._last_outcomes = outcomes or self._last_outcomes
         self._cycled_at_s = clock.monotonic_s()
@@ -193,6 +202,7 @@ class Daemon:
             interval_s=self.policy.daemon.interval_s,
             progress=self.actuator.progress(),
             last_cycle_at=clock.unix_s(),
+            began_at_s=began_at_s,
         )
         self._recent.add(snapshot, plan, outcomes, self._cycled_at_s)
         self._voice.say_outcomes(outcomes)
@@ -325,8 +335,7 @@ class Daemon:
             told = {"reservations": self.advisor.told()}
             return {**status_document(self._seen(), source="daemon"), **told}
         if verb == "plan":
-            seen = self._seen()
-            return plan_document(seen.plan, seen.mode)
+            return plan_document(self._seen(), source="daemon")
         answer: Future[object] = Future()
         self.mailbox.put(Command(verb, arguments, answer))
         try:
@@ -336,11 +345,17 @@ class Daemon:
             msg = f"the daemon did not get to {verb!r} within {ANSWER_WITHIN_S:.0f} s; try again"
             raise NumadError(msg) from None
 
+    def seen(self) -> CycleReport | None:
+        """Return the last report as it is now; None before the first cycle has ended."""
+        report = self.report
+        return None if report is None else report.aged(clock.boottime_s())
+
     def _seen(self) -> CycleReport:
-        if self.report is None:
+        seen = self.seen()
+        if seen is None:
             msg = "the first cycle has not ended yet; ask again in a moment"
             raise NumadError(msg)
-        return self.report
+        return seen
 
     def healthy(self) -> bool:
         """Say whether cycles go on: the last one is not older than three intervals and a margin."""
@@ -369,6 +384,8 @@ class Daemon:
         self._voice.say_outcomes((*self._untold, *self._take_outcomes()))
         if self.policy.daemon.on_stop is OnStop.RESTORE:
             given_back = self.actuator.restore_all()
-            log.info("stopped, affinity given back", workers=given_back)
-        else:
+            # What a run that was killed has left is given back also where this one could not begin.
+            if self._started or given_back:
+                log.info("stopped, affinity given back", workers=given_back)
+        elif self._started:
             log.info("stopped, affinity kept; numad-py restore gives it back")

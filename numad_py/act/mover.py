@@ -23,6 +23,10 @@ from numad_py.model.plan import Decision
 from numad_py.model.residency import Mobility
 from numad_py.policy.schema import Method, MigrationPolicy
 
+TRIFLE_BYTES = 1 << 20
+TRIFLE_SHARE = 0.01
+"""What would not move is a trifle below both: so many bytes, and this share of what was planned."""
+
 
 @dataclass
 class Tally:
@@ -70,7 +74,9 @@ class Mover:
                     handle.check()
         except (Vanished, ProcessLookupError):
             tally.end = End.GONE
-        if tally.end is End.DONE and tally.refused_bytes:
+        refused_bytes = sum(tally.refused_bytes.values())
+        trifle_bytes = min(TRIFLE_BYTES, TRIFLE_SHARE * decision.move_bytes)
+        if tally.end is End.DONE and refused_bytes and refused_bytes >= trifle_bytes:
             tally.end = End.PARTIAL
 
     def _migrate(self, decision: Decision, tally: Tally) -> None:

@@ -48,7 +48,21 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     wanted = [group for group, names in GROUPS.items() if verb in names] or list(GROUPS)
     for group in wanted:
         importlib.import_module(f"numad_py.cli.{group}").add_verbs(verbs)
+    for name, of_verb in verbs.choices.items():
+        of_verb.set_defaults(of_verb=(name, of_verb))
     return parser
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return what was asked for; what makes no sense ends with the usage of its verb."""
+    arguments, odd = build_parser(words[0] if words else None).parse_known_args(words)
+    if odd:
+        verb, parser = arguments.of_verb
+        said = f"unrecognized arguments: {' '.join(odd)}"
+        if verb in GROUPS["look"] and not odd[0].startswith("-"):
+            said += f"; {verb} shows all workers; it takes no pid or name (explain does)"
+        parser.error(said)
+    return arguments
 
 
 def _mend_streams() -> None:
@@ -65,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     _mend_streams()
     words = sys.argv[1:] if argv is None else argv
-    arguments = build_parser(words[0] if words else None).parse_args(words)
+    arguments = _parse(words)
     code = 0
     try:
         code = arguments.call(arguments)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from numad_py.cli.common import Verbs, add_json, print_json, privileged
-from numad_py.errors import PolicyError
+from numad_py.cli.common import Verbs, add_config, add_json, print_json, privileged
+from numad_py.errors import PolicyError, UsageError
 from numad_py.model.text import printable
 from numad_py.policy.load import DEFAULT_PATH, load
 
@@ -15,14 +15,22 @@ def add_verbs(verbs: Verbs) -> None:
     """Add ``check-config``."""
     parser = verbs.add_parser("check-config", help="read the policy and say what is wrong with it")
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"default: {DEFAULT_PATH}")
+    add_config(parser)
     add_json(parser)
     parser.set_defaults(call=check)
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Print every problem, or what was read."""
+    """Print every problem, or what was read.
+
+    Raises:
+        UsageError: two files are named.
+    """
+    if arguments.file is not None and arguments.config is not None:
+        msg = "name one policy file: check-config FILE, or check-config --config FILE"
+        raise UsageError(msg)
     try:
-        policy = load(arguments.file, privileged=privileged())
+        policy = load(arguments.file or arguments.config, privileged=privileged())
     except PolicyError as error:
         if not arguments.json:
             for problem in error.problems:

@@ -66,12 +66,16 @@ def look(arguments: argparse.Namespace) -> CycleReport:
     observer = observer_for(arguments, policy)
     snapshot, decided, _ = look_and_decide(observer, policy, lambda _: DecisionState())
     report = CycleReport.of_one_look(snapshot, decided, policy)
-    _refuse_if_blind(report)
+    refuse_if_blind(report)
     return report
 
 
-def _refuse_if_blind(report: CycleReport) -> None:
-    """Raise where there are workers and no right to see any of them."""
+def refuse_if_blind(report: CycleReport) -> None:
+    """Say so where there are workers and no right to see any of them.
+
+    Raises:
+        RightsError: that is so.
+    """
     workers = report.snapshot.workers
     problems = [w.problem for w in workers if w.residency is None and w.problem]
     if workers and len(problems) == len(workers) and all("CAP_" in p for p in problems):

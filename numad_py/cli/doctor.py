@@ -19,8 +19,12 @@ from numad_py.observe.interference import NAMED, interferences
 from numad_py.policy.load import DEFAULT_PATH, load
 from numad_py.serve.control import call
 
-_CHECKS = {"autonuma": "numa_balancing", "numad": "others", "irqbalance": "others"}
-"""Names of checks where they are not those of the interferences."""
+_THP = {
+    "always": "the kernel makes them on its own (always)",
+    "madvise": "programs that ask for them get them (madvise)",
+    "never": "off (never)",
+    None: "this kernel has none",
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ def add_verbs(verbs: Verbs) -> None:
 def doctor(arguments: argparse.Namespace) -> int:
     """Print every check; exit code 1 where one fails."""
     procfs = ProcFs(arguments.procfs)
-    topology = SysFs(arguments.sysfs).topology()
+    sysfs = SysFs(arguments.sysfs)
     checks = [
-        *_topology(topology),
+        *_topology(sysfs.topology()),
         *_rights(),
         *_policy(arguments.config),
         *_interferences(procfs),
+        *_huge_pages(sysfs),
         *_daemon(arguments.config),
     ]
     if arguments.json:
@@ -109,10 +114,15 @@ def _policy(config: str | None) -> Iterator[Check]:
 
 
 def _interferences(procfs: ProcFs) -> Iterator[Check]:
-    """Return what is there; of AutoNUMA, which every kernel may have, also that it is not."""
+    """Return each, there or not, by the name that status and the metrics have for it."""
     for found in interferences(procfs, _named(procfs)):
-        if found.present or found.name == "autonuma":
-            yield Check(_CHECKS.get(found.name, found.name), found.level, found.text)
+        yield Check(found.name, found.level, found.text)
+
+
+def _huge_pages(sysfs: SysFs) -> Iterator[Check]:
+    setting = sysfs.transparent_huge_pages()
+    said = _THP.get(setting, str(setting))
+    yield Check("thp", "note", f"transparent huge pages: {said}")
 
 
 def _named(procfs: ProcFs) -> dict[str, int]:

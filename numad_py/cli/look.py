@@ -52,7 +52,7 @@ def status(arguments: argparse.Namespace) -> int:
 def plan(arguments: argparse.Namespace) -> int:
     """Print the decisions."""
     return _show(
-        arguments, "plan", lambda report: plan_document(report.plan, report.mode), render_plan
+        arguments, "plan", lambda report: plan_document(report, source="direct"), render_plan
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import time
+from functools import partial
 
 from numad_py.cli.common import (
     Verbs,
@@ -15,6 +16,7 @@ from numad_py.cli.common import (
     print_text,
     privileged,
 )
+from numad_py.cli.direct import policy_for_look, refuse_if_blind
 from numad_py.compose import build_daemon, serving, with_mode
 from numad_py.daemon import STOP_WITHIN_S, Daemon
 from numad_py.errors import UsageError
@@ -52,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     # Until there is a policy to read again; the default would end us.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     mode = Mode(arguments.mode) if arguments.mode else None
-    policy = with_mode(load(arguments.config, privileged=privileged()), mode)
+    # What touches nothing and ends at once is a look, which any machine can have.
+    look = arguments.once and arguments.dry_run
+    found = policy_for_look if look else partial(load, privileged=privileged())
+    policy = with_mode(found(arguments.config), mode)
     dry = bool(arguments.dry_run or (arguments.once and policy.daemon.mode is not Mode.ACT))
     logs.configure(policy.log.level, policy.log.format)
     if not (arguments.once and dry):
@@ -91,8 +96,14 @@ def needed(policy: Policy, *, dry: bool) -> tuple[str, ...]:
 
 
 def once(daemon: Daemon, *, dry: bool, as_json: bool) -> int:
-    """Run one cycle, wait for what it began, look again, and print both."""
+    """Run one cycle, wait for what it began, look again, and print both.
+
+    Raises:
+        RightsError: it is a look, there are workers, and none of them may be looked at.
+    """
     first = daemon.cycle()
+    if dry:
+        refuse_if_blind(first)
     acting = any(d.verdict is Verdict.ACT for d in first.plan.decisions)
     last = first
     if acting and not dry:
@@ -102,7 +113,7 @@ def once(daemon: Daemon, *, dry: bool, as_json: bool) -> int:
         daemon.actuator.pause()
         last = daemon.cycle()
         daemon.actuator.stop(STOP_WITHIN_S)
-    plan = plan_document(first.plan, first.mode)
+    plan = plan_document(first, source="direct")
     status = status_document(last, source="direct")
     done = [outcome_document(outcome) for outcome in last.outcomes if not dry]
     if as_json:

@@ -159,7 +159,9 @@ def _after(case: _Case, said: _Said, now_s: float, policy: PlacementPolicy) -> W
     """Return what is to be remembered of a worker."""
     memory = case.memory
     left = {n: at for n, at in memory.left_at_s.items() if now_s - at < policy.no_way_back_s}
-    memory = replace(memory, home=case.placed.home, left_at_s=left)
+    waits = said.reason is Reason.QUEUED
+    queued_at_s = (now_s if memory.queued_at_s is None else memory.queued_at_s) if waits else None
+    memory = replace(memory, home=case.placed.home, left_at_s=left, queued_at_s=queued_at_s)
     if said.verdict is not Verdict.ACT:
         return memory
     left |= dict.fromkeys((move.source for move in said.moves), now_s)

@@ -40,9 +40,12 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
     if outcome.end is End.STOPPED:
         # Broken off by us, not by the worker: it may go on as soon as it may.
         return replace(memory, moving=False, acted_at_s=None)
+    # The way back is barred from when memory has left, not from when that was decided.
+    left = {source: at_s for (source, _), size in outcome.moved.items() if size}
+    memory = replace(memory, left_at_s={**memory.left_at_s, **left})
     wanted = outcome.decision.move_bytes
     brought_little = bool(wanted) and outcome.moved_bytes * 2 < wanted
-    refused = _refused(outcome) if wanted else dict(memory.refused)
+    refused = _refused(memory, outcome) if wanted else dict(memory.refused)
     return replace(
         memory,
         moving=False,
@@ -53,7 +56,7 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
     )
 
 
-def _refused(outcome: Outcome) -> dict[int, int]:
+def _refused(memory: WorkerMemory, outcome: Outcome) -> dict[int, int]:
     """Return the bytes by node that would not move.
 
     After a whole walk that is what still lies on the sources, also where nobody gave a reason:
@@ -62,5 +65,14 @@ def _refused(outcome: Outcome) -> dict[int, int]:
     if outcome.after is None or outcome.end not in {End.DONE, End.PARTIAL}:
         return dict(outcome.refused_bytes)
     movable = outcome.after.by_node(mobility=Mobility.MOVABLE)
-    sources = {move.source for move in outcome.decision.moves}
-    return {source: movable[source] for source in sources if movable.get(source)}
+    stayed: dict[int, int] = {}
+    for move in outcome.decision.moves:
+        stayed[move.source] = stayed.get(move.source, 0) + move.move_bytes
+    for (source, _), size in outcome.moved.items():
+        stayed[source] = stayed.get(source, 0) - size
+    # What is there beyond that, and beyond what refused earlier, has come since.
+    left = {
+        source: min(movable.get(source, 0), max(0, size) + memory.refused.get(source, 0))
+        for source, size in stayed.items()
+    }
+    return {source: size for source, size in left.items() if size}

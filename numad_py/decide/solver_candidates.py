@@ -166,6 +166,12 @@ class Choices:
             return [self._candidate(item, kept)] if kept else []
         allowed = positions(self.mask_of(item.allowed))
         masks = self._smallest(allowed, item.size_bytes, free)
+        now = list(self.room)
+        for at, size in self.present(item):
+            now[at] += size
+        if masks and not any(self._holds(positions(m), item.size_bytes, now) for m in masks):
+            # The smallest need others to make room: larger ones are better than no home at all.
+            masks += [m for m in self._smallest(allowed, item.size_bytes, now) if m not in masks]
         home = item.home or frozenset()
         if home and home <= item.allowed and home <= self.position.keys():
             before = self.mask_of(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,12 @@ from numad_py.decide.moves import moves_home
 from numad_py.decide.planner import LEAST_BUSY
 from numad_py.decide.room import Room
 from numad_py.decide.sizes import movable_by_node
-from numad_py.model.plan import DecisionState, Finding, Home, MemoryMove
+from numad_py.model.plan import DecisionState, Finding, Home, MemoryMove, WorkerMemory
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.model.topology import LOCAL_DISTANCE, Topology
+
+LONGEST_WAIT_S = 300.0
+"""Who has waited for its turn for so long goes before all others, however little it brings."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,14 @@ def turns(
         most_bytes: that may be set in motion in this cycle.
     """
     topology = snapshot.topology
-    ranked = sorted(wishes, key=lambda wish: (-value(wish, topology), wish.worker.label))
+    ranked = sorted(
+        wishes,
+        key=lambda wish: (
+            _overdue(state.of(wish.worker.id), snapshot.at_s),
+            -value(wish, topology),
+            wish.worker.label,
+        ),
+    )
     found: dict[WorkerId, Turn] = {}
     begun: list[str] = []
     in_motion = 0
@@ -67,6 +78,12 @@ def turns(
         in_motion += wish.finding.remote_bytes
         found[wish.worker.id] = Turn(moves)
     return found
+
+
+def _overdue(memory: WorkerMemory, now_s: float) -> float:
+    """Return since when a worker has waited for longer than it is to; infinity: it has not."""
+    since_s = memory.queued_at_s
+    return since_s if since_s is not None and now_s - since_s >= LONGEST_WAIT_S else math.inf
 
 
 def _makers_of_room(wish: Wish, all_wishes: Sequence[Wish], room: Room) -> tuple[str, ...]:

@@ -85,6 +85,13 @@ class ProcFs(MachineFs):
 
     # Processes
 
+    def own_pid(self) -> int | None:
+        """Return the caller's own pid there; None where this is no procfs of ours."""
+        try:
+            return int(os.readlink(f"{self._prefix}self"))
+        except (OSError, ValueError):
+            return None
+
     def entries(self) -> dict[int, int]:
         """Return the inode number of each process's folder, by pid, as listing alone tells them.
 

@@ -76,6 +76,17 @@ class SysFs(Files):
             )
             raise NumadError(msg) from None
 
+    def transparent_huge_pages(self) -> str | None:
+        """Return ``always``, ``madvise`` or ``never`` (mm/huge_memory.c, enabled_show).
+
+        None where the kernel has none (CONFIG_TRANSPARENT_HUGEPAGE).
+        """
+        try:
+            found = re.search(r"\[(\w+)\]", self._read("kernel/mm/transparent_hugepage/enabled"))
+        except NumadError:
+            return None
+        return found[1] if found else None
+
     def topology(self) -> Topology:
         """Return the online nodes with their real ids, and the PCI devices.
 

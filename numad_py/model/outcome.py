@@ -28,6 +28,7 @@ class End(str, Enum):
     """How carrying out a decision ended."""
 
     DONE = "done"
+    """All of it, or all but a trifle: the page counts say what that was."""
     PARTIAL = "partial"
     """Some pages did not move; the page counts say why."""
     STOPPED = "stopped"

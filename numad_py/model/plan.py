@@ -203,6 +203,8 @@ class WorkerMemory:
     """CPUs that it keeps busy, over the last minute or so."""
     seen_at_s: float | None = None
     """When it was last looked at."""
+    queued_at_s: float | None = None
+    """Since when it has been waiting for its turn to move; None where it does not."""
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,8 @@ class PassedOver:
     resident_bytes: int
     """RSS when it was judged, without hugetlb."""
     why: str
+    command: str = ""
+    """How its command line begins; empty where it has none."""
 
 
 @dataclass(frozen=True)

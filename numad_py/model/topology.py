@@ -42,7 +42,7 @@ class Node:
     performance: Performance | None = None
     """None where the firmware says nothing of it."""
     cores: tuple[frozenset[int], ...] = ()
-    """Its CPUs by core, SMT siblings together; a CPU of which the kernel says nothing is in none."""
+    """Its CPUs by core, SMT siblings together; one of which the kernel says nothing is in none."""
 
     @property
     def has_cpu(self) -> bool:

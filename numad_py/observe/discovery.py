@@ -45,6 +45,8 @@ MOST_MATCHES = 4096
 """So many answers of the rules are kept; forks of one program need no more than one."""
 MOST_CGROUPS = 1024
 """Of so many cgroups it is kept which unit and container they belong to."""
+MOST_COMMAND = 60
+"""So many characters of a command line are kept: the program and its first arguments."""
 _GOLDEN = 0.6180339887498949
 """Multiples of it, less their whole part, lie evenly however many there are."""
 
@@ -77,6 +79,7 @@ class Discovery:
     def __init__(self, procfs: ProcFs, policy: Policy, named: frozenset[str] = frozenset()) -> None:
         """Start with nothing known; processes with a command name in ``named`` are noticed."""
         self._procfs = procfs
+        self._own_pid = procfs.own_pid()
         self._policy = policy
         self._known = Register(named)
         self._waiting: dict[int, None] = {}
@@ -279,9 +282,13 @@ class Discovery:
                 cgroup=info.cgroup,
                 stat=stat,
             )
-        elif stat.resident_bytes >= self._policy.placement.min_remote_bytes:
+        elif (
+            stat.resident_bytes >= self._policy.placement.min_remote_bytes
+            and info.pid != self._own_pid
+        ):
+            command = " ".join(info.program.cmdline[:MOST_COMMAND])[:MOST_COMMAND]
             judged.passed_over = PassedOver(
-                info.pid, stat.comm, stat.resident_bytes, matched.why_not
+                info.pid, stat.comm, stat.resident_bytes, matched.why_not, command
             )
         return judged
 

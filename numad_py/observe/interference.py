@@ -53,7 +53,7 @@ def _numad(pid: int | None) -> Interference:
         present=True,
         level="fail",
         text=f"numad runs (pid {pid}): it moves the same processes, and binds them elsewhere; "
-        "to end it: systemctl disable --now numad",
+        f"to end it: systemctl disable --now numad; if no unit started it: kill {pid}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -57,9 +58,10 @@ def load(
     """
     main = Path(path if path is not None else DEFAULT_PATH)
     problems: list[str] = []
+    candidates = (main, *_drop_ins(main, problems))
     files = [
         file
-        for candidate in (main, *_drop_ins(main, problems))
+        for candidate in candidates
         if (file := _read(candidate, problems, privileged=privileged)) is not None
     ]
     policy = Policy(sources=tuple(str(file.path) for file in files))
@@ -70,8 +72,21 @@ def load(
         origins = [r.origin for r in (*policy.rules, *policy.excludes) if r.name == name]
         problems.append(f"{origins[-1]}: name: {name!r} is taken by {origins[0]}")
     if problems:
-        raise PolicyError(problems)
+        raise PolicyError(_in_order(problems, candidates))
     return _with_known_servers(policy) if known_servers else policy
+
+
+def _in_order(problems: Iterable[str], files: Iterable[Path]) -> list[str]:
+    """Return problems as whoever mends them goes through the files: in turn, from top to bottom."""
+    heads = [re.compile(re.escape(str(path)) + r":(?:(\d+):)?") for path in files]
+
+    def place(problem: str) -> tuple[int, int]:
+        for number, head in enumerate(heads):
+            if match := head.match(problem):
+                return number, int(match[1] or 0)
+        return len(heads), 0
+
+    return sorted(problems, key=place)
 
 
 def _drop_ins(main: Path, problems: list[str]) -> list[Path]:

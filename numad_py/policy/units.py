@@ -22,12 +22,16 @@ def parse_bytes(value: object) -> int:
             return int(float(number) * _BYTES[unit])
         if number == "0" and not unit:
             return 0
-        near = {u[0].lower(): u for u in _BYTES}.get(unit[:1].lower())
-        if near is not None:
+        if near := _near_unit(unit):
             msg = f'{value!r} has no unit known here; did you mean "{number}{near}"?'
             raise ValueError(msg)
     msg = f'{value!r} is not a size; write one with its unit, as in "512MiB"'
     raise ValueError(msg)
+
+
+def _near_unit(unit: str) -> str | None:
+    """Return the unit that a word such as ``MB`` may stand for."""
+    return {u[0].lower(): u for u in _BYTES}.get(unit[:1].lower())
 
 
 def parse_duration(value: object) -> float:
@@ -72,5 +76,8 @@ def parse_rate(value: object) -> int | None:
         rate = 0
     if rate <= 0:
         msg = f'{value!r} is not a rate; write "1GiB/s", or "unlimited"'
+        match = _NUMBER_UNIT.match(text) if isinstance(text, str) else None
+        if match and float(match[1]) > 0 and (near := _near_unit(match[2])):
+            msg = f'{value!r} is not a rate; did you mean "{match[1]}{near}/s"?'
         raise ValueError(msg)
     return rate

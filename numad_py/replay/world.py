@@ -246,6 +246,12 @@ class World:
             decision, self._clock_s, [[m.source, m.target, m.move_bytes] for m in decision.moves]
         )
         guest = self._guests.get(decision.worker)
+        if guest is not None:
+            # As the real mover does: what has come to a source since goes to its last target.
+            last = {part[0]: part for part in job.left}
+            for source, part in last.items():
+                planned = sum(size for at, _, size in job.left if at == source)
+                part[2] += max(0, guest.bytes_on(source) - planned)
         if guest is not None and decision.bind_cpus is not None:
             job.bound = guest.bind(decision.bind_cpus, self._topology)
         return job

@@ -18,6 +18,8 @@ from numad_py.errors import NumadError, PolicyError, RightsError, UsageError
 from numad_py.serve.listening import end, serve
 
 GROUP = "numad-py"
+JOIN = f"as root: usermod -aG {GROUP} NAME"
+"""What lets somebody ask."""
 LONGEST_REQUEST = 64 * 1024
 TIMEOUT_S = 5.0
 _SO_PEERGROUPS = 59
@@ -45,14 +47,16 @@ class ControlServer:
         """Listen.
 
         Raises:
-            NumadError: another daemon answers there.
+            NumadError: another daemon listens there.
             OSError: the directory cannot be written.
         """
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         if self.path.exists():
-            with contextlib.suppress(NotRunning):
-                call(self.path, "status")
-                msg = f"another numad-py answers on {self.path}; stop it first"
+            if (pid := listener(self.path)) is not None:
+                msg = (
+                    f"another numad-py answers on {self.path}; stop it first: "
+                    f"systemctl stop numad-py, or kill {pid or 'PID'}"
+                )
                 raise NumadError(msg)
             self.path.unlink()
         before = os.umask(0o117)
@@ -91,7 +95,7 @@ class _Handler(socketserver.StreamRequestHandler):
             # Read first: who is refused before it has sent its line may see a broken pipe, not why.
             line = self.rfile.readline(LONGEST_REQUEST + 1)
             if not may(self.connection):
-                msg = f"only root and members of the group {GROUP} may ask; see usermod -aG {GROUP}"
+                msg = f"only root and members of the group {GROUP} may ask; {JOIN}"
                 raise RightsError(msg)
             verb, arguments = _request(line)
             answer = cast("_Server", self.server).answer
@@ -143,6 +147,24 @@ def peer_groups(connection: socket.socket) -> tuple[int, ...]:
     return struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4])
 
 
+def listener(path: Path) -> int | None:
+    """Return the pid of who listens, whether it answers or not; None where nobody does.
+
+    The kernel tells a client the pid of who called listen() (unix_stream_connect, net/unix);
+    it is 0 where that cannot be told: the other is in another PID namespace, or too busy.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except (BlockingIOError, TimeoutError):
+            return 0
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", raw)[0])
+
+
 def call(path: Path, verb: str, *, timeout_s: float = 15.0, **arguments: object) -> object:
     """Ask a daemon.
 
@@ -162,13 +184,16 @@ def call(path: Path, verb: str, *, timeout_s: float = 15.0, **arguments: object)
             with connection.makefile("rb") as file:
                 line = file.readline()
     except PermissionError:
-        msg = f"no right to {path}: be root or a member of the group {GROUP}"
+        msg = f"no right to {path}: be root or a member of the group {GROUP}; {JOIN}"
         raise RightsError(msg) from None
     except (FileNotFoundError, ConnectionError, NotADirectoryError):
         msg = f"no daemon answers on {path}; start it with: systemctl start numad-py"
         raise NotRunning(msg) from None
     except TimeoutError:
-        msg = f"the daemon on {path} did not answer within {timeout_s:.0f} s; see its log"
+        msg = (
+            f"the daemon on {path} did not answer within {timeout_s:.0f} s; see its log; "
+            "status --direct looks without it"
+        )
         raise NumadError(msg) from None
     except BlockingIOError:
         msg = f"the daemon on {path} has its hands full; try again in a moment"

@@ -126,10 +126,17 @@ def _facts(document: Entry) -> dict[str, str]:
         "pid": str(worker["pid"]),
         "home": nodes(at) if at else "its home",
         "away": format_bytes(worker["remote_bytes"] or 0),
-        "remote": _part(worker["remote_bytes"] or 0, worker["movable_bytes"] or 0),
+        "remote": _part(worker["remote_bytes"] or 0, _movable_bytes(worker)),
         "cpus": format_list(frozenset().union(*cpus)) or "LIST",
         "widen": WIDEN[source],
     }
+
+
+def _movable_bytes(worker: Entry) -> int:
+    """Return what may be moved; all that is resident counts while nobody knows."""
+    resident = worker["resident_bytes"] or {}
+    known: int | None = worker["movable_bytes"]
+    return sum(sum(kinds.values()) for kinds in resident.values()) if known is None else known
 
 
 def _part(size: int, total: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -40,6 +41,14 @@ class MetricsServer:
         """Port it listens on."""
         return int(self._server.server_address[1]) if self._server is not None else 0
 
+    @property
+    def address(self) -> str:
+        """Address it listens on, as systemd may have handed it over: ``[::1]:10465``."""
+        if self._server is None:
+            return self._listen
+        host, port = self._server.server_address[:2]
+        return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
+
     def start(self) -> None:
         """Listen.
 
@@ -63,8 +72,9 @@ class MetricsServer:
             kind = _Server6 if ":" in host else _Server
             return kind((host, port), _Handler)
         except OSError as error:
+            holder = " (who holds it: ss -ltnp)" if error.errno == errno.EADDRINUSE else ""
             msg = (
-                f"cannot serve metrics on {self._listen}: {error.strerror}; "
+                f"cannot serve metrics on {self._listen}: {error.strerror}{holder}; "
                 'choose another metrics.listen, or "" for none'
             )
             raise NumadError(msg) from error

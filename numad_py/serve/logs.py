@@ -6,17 +6,19 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO, cast
 
 import structlog
 
-from numad_py.model.outcome import End, Outcome
+from numad_py.model.cpulist import format_list
+from numad_py.model.outcome import End, Outcome, PageStatus
 from numad_py.model.plan import Decision, Plan, Reason, Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.decision_status import commands
+from numad_py.serve.report import CycleReport
 
 
 def configure(level: str, form: LogFormat, stream: TextIO | None = None) -> None:
@@ -72,6 +74,18 @@ class Voice:
         self._said: dict[tuple[WorkerId, str], tuple[Verdict, Reason]] = {}
 
     @staticmethod
+    def say_started(report: CycleReport, reached_at: Mapping[str, str | None]) -> None:
+        """Log once, after the first cycle, what runs here, and where it listens for what."""
+        structlog.get_logger("numad_py.daemon").info(
+            "started",
+            mode=report.mode,
+            policy=list(report.policy_sources),
+            **reached_at,
+            nodes=format_list(report.snapshot.topology.node_ids),
+            workers=len(report.snapshot.workers),
+        )
+
+    @staticmethod
     def say_outcomes(outcomes: Iterable[Outcome]) -> None:
         """Log what became of decisions that were carried out."""
         for outcome in outcomes:
@@ -122,6 +136,8 @@ def _say_outcome(outcome: Outcome) -> None:
         "moved": format_bytes(outcome.moved_bytes),
         "threads_bound": outcome.threads_bound,
     }
+    if but_for := _but_for(outcome):
+        facts["but_for"] = but_for
     if outcome.threads_left:
         facts["threads_left"] = outcome.threads_left
     if outcome.pages:
@@ -130,3 +146,16 @@ def _say_outcome(outcome: Outcome) -> None:
         facts["error"] = outcome.error
     tell = log.info if outcome.end in {End.DONE, End.STOPPED, End.GONE} else log.warning
     tell(f"move {outcome.end.value}", **facts)
+
+
+def _but_for(outcome: Outcome) -> str | None:
+    """Return what little was left of a move that is done all the same, ``2 shared pages``."""
+    left_bytes = sum(outcome.refused_bytes.values())
+    if outcome.end is not End.DONE or not left_bytes:
+        return None
+    told = ", ".join(
+        f"{n} {status.value} page{'' if n == 1 else 's'}"
+        for status, n in outcome.pages.items()
+        if n and status not in {PageStatus.MOVED, PageStatus.ABSENT}
+    )
+    return told or format_bytes(left_bytes)

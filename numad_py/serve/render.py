@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from numad_py.model.plan import Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.residency import Source
 from numad_py.model.text import printable
+from numad_py.serve.render_head import age, head, percent, waits
 
 MOST_SEGMENTS = 10
 MOST_USERS = 4
@@ -17,15 +19,29 @@ MOST_USERS = 4
 NOTABLE_SHARE = 0.01
 """Less than this of a worker's memory is not worth a word: shared libraries, for one."""
 
+MOST_ALIKE = 3
+"""Workers that rest for the same reason, named in a plan; more are counted."""
+SHARED_BYTES = 16 << 20
+"""Less that others map too is not worth a word either."""
+
+_ANONYMOUS = {"/dev/zero (deleted)": "(shared anonymous memory)"}
+"""Names of the kernel's (shmem_zero_setup, mm/shmem.c) in the words of people."""
 _SOURCES = {Source.NUMA_STAT.value: "cgroup"}
 """By the word that says most to people."""
 _NOTABLE = (
-    ("shared_bytes", "shared with others"),
-    ("policy_bytes", "placed by its user"),
-    ("refused_bytes", "refused to move"),
-    ("pinned_bytes", "pinned for devices"),
-    ("swapped_bytes", "swapped out"),
+    ("shared_bytes", "shared with others", SHARED_BYTES),
+    ("policy_bytes", "placed by its user", 0),
+    ("refused_bytes", "refused to move", 0),
+    ("pinned_bytes", "pinned for devices", 0),
+    ("swapped_bytes", "swapped out", 0),
+    ("thp_bytes", "in transparent huge pages", 0),
 )
+"""Sizes with what they are, and the least that is worth a word."""
+_ONLY = {
+    Source.NUMA_STAT.value: "only the charges of its cgroup are",
+    Source.SAMPLE.value: "it was only sampled",
+    Source.NUMA_MAPS.value: "it was not read in full",
+}
 
 Entry = Mapping[str, Any]
 
@@ -33,11 +49,11 @@ Entry = Mapping[str, Any]
 def render_status(document: Entry) -> str:
     """Return a status document as text."""
     parts = [
-        _head(document),
+        "\n".join(line for line in (head(document), waits(document["pressure"])) if line),
         _nodes(document["nodes"]),
         _devices(document["devices"]),
         _interferences(document["interferences"]),
-        *_workers(document["workers"]),
+        *_workers(document["workers"], several=_several(document["nodes"])),
         _segments(document["segments"], document["segments_in_all"]),
         _reservations(document.get("reservations", ())),
         _passed_over(document["passed_over"]),
@@ -49,8 +65,9 @@ def render_plan(document: Entry) -> str:
     """Return a plan document as text."""
     decisions = document["decisions"]
     if not decisions:
-        return "nothing to decide: no worker"
+        return f"{head(document)}\n\nnothing to decide: no worker"
     lines = [
+        f"{head(document)}\n",
         table(
             ("WORKER", "PID", "HOME", "LOCAL", "VERDICT", "REASON"),
             [
@@ -58,36 +75,27 @@ def render_plan(document: Entry) -> str:
                     d["worker"],
                     str(d["pid"]),
                     "-" if d["home"] is None else format_list(d["home"]),
-                    _percent(d["locality"]),
+                    percent(d["locality"]),
                     d["verdict"],
                     d["reason"],
                 )
                 for d in decisions
             ],
-        )
+        ),
     ]
+    resting = Counter(d["why"] for d in decisions if d["verdict"] == Verdict.REST.value)
     for d in decisions:
-        lines.append(f"\n{d['id']}  {d['why']}")
+        alike = resting[d["why"]] if d["verdict"] == Verdict.REST.value else 0
+        if alike > MOST_ALIKE:
+            lines.append(f"\n{alike} workers  {d['why']}")
+            resting[d["why"]] = 0
+        elif alike or d["verdict"] != Verdict.REST.value:
+            lines.append(f"\n{d['worker']}  {d['why']}")
         lines += [f"    {command}" for command in d["commands"]]
     return "\n".join(lines)
 
 
 # The machine
-
-
-def _head(document: Entry) -> str:
-    head = f"mode {document['mode']}" + (", paused" if document["paused"] else "")
-    if document["policy"]["error"]:
-        head += "\nthe policy file was refused, an earlier one stands:\n  " + document["policy"][
-            "error"
-        ].replace("\n", "\n  ")
-    shares = {
-        "CPUs": document["pressure"]["cpu_some"],
-        "memory": document["pressure"]["memory_some"],
-        "memory, all at once": document["pressure"]["memory_full"],
-    }
-    waited = [f"{_percent(share)} for {what}" for what, share in shares.items() if share]
-    return head + (f"\nwaited in the last 10 s: {'; '.join(waited)}" if waited else "")
 
 
 def _nodes(nodes: Sequence[Entry]) -> str:
@@ -152,7 +160,7 @@ def _segments(segments: Sequence[Entry], in_all: Entry) -> str:
         ("FILE OR SHARED SEGMENT", "KIND", "RESIDENT BY NODE", "WORKERS"),
         [
             (
-                s["path"],
+                _path(s["path"]),
                 s["kind"],
                 " ".join(f"{n}:{format_bytes(size)}" for n, size in s["bytes_by_node"].items()),
                 _users(s["users"]),
@@ -163,6 +171,11 @@ def _segments(segments: Sequence[Entry], in_all: Entry) -> str:
     if (more := in_all["count"] - len(shown)) > 0:
         text += f"\nand {more} more: {format_bytes(in_all['resident_bytes'])} in all"
     return text
+
+
+def _path(path: str) -> str:
+    """Return a path, or what people call it that the kernel gives this name."""
+    return _ANONYMOUS.get(path, path)
 
 
 def _users(users: Sequence[str]) -> str:
@@ -188,9 +201,15 @@ def _reservations(reservations: Sequence[Entry]) -> str:
 
 def _passed_over(passed_over: Sequence[Entry]) -> str:
     return table(
-        ("NOT WATCHED", "PID", "RESIDENT", "WHY"),
+        ("NOT WATCHED", "PID", "RESIDENT", "WHY", "COMMAND"),
         [
-            (p["comm"], str(p["pid"]), format_bytes(p["resident_bytes"]), p["why"])
+            (
+                p["comm"],
+                str(p["pid"]),
+                format_bytes(p["resident_bytes"]),
+                p["why"],
+                p["command"] or "-",
+            )
             for p in passed_over
         ],
     )
@@ -199,7 +218,12 @@ def _passed_over(passed_over: Sequence[Entry]) -> str:
 # Workers
 
 
-def _workers(workers: Sequence[Entry]) -> Iterator[str]:
+def _several(nodes: Sequence[Entry]) -> bool:
+    """Say whether there is anything to move between."""
+    return sum(1 for node in nodes if node["memory_bytes"]) > 1
+
+
+def _workers(workers: Sequence[Entry], *, several: bool) -> Iterator[str]:
     if not workers:
         yield "no worker: no process matches a rule (numad-py check-config lists the rules)"
         return
@@ -209,7 +233,7 @@ def _workers(workers: Sequence[Entry]) -> Iterator[str]:
     )
     why = ((w["worker"], _why(w)) for w in workers)
     yield "\n".join(f"{label}: {said}" for label, said in why if said)
-    notes = ((w["worker"], "; ".join(_notes(w))) for w in workers)
+    notes = ((w["worker"], "; ".join(_notes(w, several=several))) for w in workers)
     yield "\n".join(f"{label}: {said}" for label, said in notes if said)
 
 
@@ -230,7 +254,7 @@ def _worker_row(worker: Entry) -> tuple[str, ...]:
         worker["worker"],
         str(worker["pid"]),
         "-" if home is None else f"{format_list(home['nodes'])} ({home['source']})",
-        _percent(worker["locality"]),
+        percent(worker["locality"]),
         "?"
         if resident is None
         else " ".join(f"{n}:{format_bytes(sum(k.values()))}" for n, k in resident.items()),
@@ -251,27 +275,20 @@ def figures(document: Entry) -> str:
 
 def _look(look: Entry) -> str:
     source: str = look["source"]
-    words = [_SOURCES.get(source, source), _age(look["age_seconds"])]
+    words = [_SOURCES.get(source, source), age(look["age_seconds"])]
     if look["error"]:
         words.append(f"±{100 * look['error']:.1f}%")
     return " ".join(words)
 
 
-def _age(seconds: float) -> str:
-    for unit, unit_s in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f}{unit}"
-    return f"{seconds:.0f}s"
-
-
-def _notes(worker: Entry) -> Iterator[str]:
+def _notes(worker: Entry, *, several: bool) -> Iterator[str]:
     """Return what else is to be known of a worker's memory."""
     resident = sum(sum(kinds.values()) for kinds in (worker["resident_bytes"] or {}).values())
     least = max(1.0, NOTABLE_SHARE * resident)
     sizes = [
         f"{format_bytes(worker[key])} {what}"
-        for key, what in _NOTABLE
-        if (worker[key] or 0) >= least
+        for key, what, at_least in _NOTABLE
+        if (worker[key] or 0) >= max(least, at_least)
     ]
     if sizes:
         yield ", ".join(sizes)
@@ -286,8 +303,11 @@ def _notes(worker: Entry) -> Iterator[str]:
             "of memory traffic is remote"
         )
     if worker["figures"] is not None:
-        if not worker["figures"]["mobility_known"]:
-            yield "what of it may be moved is not known yet"
+        if several and not worker["figures"]["mobility_known"]:
+            yield (
+                f"what of it may be moved is not known: {_ONLY[worker['figures']['source']]}; "
+                "it is read in full before anything is done"
+            )
         if worker["figures"]["no_full_reading"]:
             yield worker["figures"]["no_full_reading"]
 
@@ -310,7 +330,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}%"

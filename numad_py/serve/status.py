@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from numad_py.model.outcome import Outcome
-from numad_py.model.plan import Plan
 from numad_py.serve.decision_status import decision_document
 from numad_py.serve.machine_status import machine_documents
 from numad_py.serve.report import CycleReport
@@ -28,11 +27,7 @@ def status_document(report: CycleReport, *, source: str) -> Document:
     snapshot = report.snapshot
     decisions = {d.worker: d for d in report.plan.decisions}
     document: Document = {
-        "schema": SCHEMA,
-        "source": source,
-        "mode": report.mode,
-        "paused": report.paused,
-        "policy": {"files": list(report.policy_sources), "error": report.policy_error},
+        **head_document(report, source=source),
         **machine_documents(snapshot),
         "workers": [
             worker_document(
@@ -46,15 +41,35 @@ def status_document(report: CycleReport, *, source: str) -> Document:
         ],
         "unmatched_processes": snapshot.unmatched,
         "passed_over": [
-            {"pid": p.pid, "comm": p.comm, "resident_bytes": p.resident_bytes, "why": p.why}
+            {
+                "pid": p.pid,
+                "comm": p.comm,
+                "command": p.command,
+                "resident_bytes": p.resident_bytes,
+                "why": p.why,
+            }
             for p in snapshot.passed_over
         ],
     }
     if source == "daemon":
-        document["cycle"] = snapshot.cycle
+        document["outcomes"] = [outcome_document(o) for o in report.outcomes]
+    return document
+
+
+def head_document(report: CycleReport, *, source: str) -> Document:
+    """Return who speaks, by which policy, and how long ago it looked where that is the daemon."""
+    document: Document = {
+        "schema": SCHEMA,
+        "source": source,
+        "mode": report.mode,
+        "paused": report.paused,
+        "policy": {"files": list(report.policy_sources), "error": report.policy_error},
+    }
+    if source == "daemon":
+        document["cycle"] = report.snapshot.cycle
+        document["age_seconds"] = round(report.age_s, 2)
         document["cycle_seconds"] = round(report.cycle_duration_s, 6)
         document["last_cycle_at"] = report.last_cycle_at
-        document["outcomes"] = [outcome_document(o) for o in report.outcomes]
     return document
 
 
@@ -73,11 +88,10 @@ def outcome_document(outcome: Outcome) -> Document:
     }
 
 
-def plan_document(plan: Plan, mode: str) -> Document:
+def plan_document(report: CycleReport, *, source: str) -> Document:
     """Return all decisions, with the commands that would do the same by hand."""
     return {
-        "schema": SCHEMA,
-        "mode": mode,
+        **head_document(report, source=source),
         "decisions": [
             {
                 **decision_document(d),
@@ -87,6 +101,6 @@ def plan_document(plan: Plan, mode: str) -> Document:
                 "home_source": d.finding.home.source.value if d.finding.home else None,
                 "locality": rounded(d.finding.locality),
             }
-            for d in plan.decisions
+            for d in report.plan.decisions
         ],
     }

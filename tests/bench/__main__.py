@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench.table import NotHere, Row, State, head
 
-SUBJECTS = ("start", "discovery", "sampling", "quiet")
+SUBJECTS = ("start", "discovery", "sampling", "quiet", "placing", "weeks")
 """Modules of this package, imported when their turn comes: a broken one is a row that failed."""
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""CPU time of a look at which processes are workers, against one iteration of psutil."""
+"""CPU time of a look at which processes are workers, against psutil and numad."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.observe.discovery import Discovery
 from numad_py.policy.schema import Policy
 from tests.bench.load import crowd
+from tests.bench.native import Load, compared
 from tests.bench.table import Figure, Row
 
 CROWDS = (100, 1_000, 5_000)
@@ -23,14 +24,24 @@ SETTLING_LOOKS = 120
 LOOKS = 24
 """In one value: two minutes, so that whatever is done slowly is in it."""
 VALUES = 5
+NUMAD_SETTLE_S = 60
+"""Before the first window against numad. Each process was looked at twice by then; the next look at
+it, when it is some two minutes old, is in the windows."""
+NUMAD_WINDOW_S = 28
+NUMAD_WINDOWS = 3
 ATTRIBUTES = ["pid", "name", "cmdline", "username", "cpu_times"]
 
 
 def rows() -> Iterator[Row]:
-    """Compare the first look, a look after a fork, and a look after nothing."""
+    """Compare the first look, a look after a fork, and a look after nothing; then whole cycles."""
     for count in CROWDS:
         with crowd(count):
             yield from _rows(f"{count:,} idle processes")
+    # All at once, so that the largest crowd, too, has the time that it takes to be called idle.
+    loads = [Load(count, 0, NUMAD_SETTLE_S, NUMAD_WINDOW_S, NUMAD_WINDOWS) for count in CROWDS]
+    for load, found in zip(loads, compared(loads), strict=True):
+        case = f"{load.idle:,} idle processes: whole cycle"
+        yield Row("discovery", case, found.ours, found.theirs, "ms", note=found.note)
 
 
 def _rows(case: str) -> Iterator[Row]:

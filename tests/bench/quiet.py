@@ -1,4 +1,4 @@
-"""CPU time of a cycle in which nothing is to be done, against numad's, in a guest of four nodes."""
+"""CPU time of a cycle in which nothing is to be done, against numad's, here and in a guest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.table import Figure, NotHere, Row
+from tests.bench.native import INTERVAL_S, NUMAD, SIZE, Load, compared
+from tests.bench.table import Figure, NotHere, Row, State
 from tests.guest.daemon import Service
 from tests.guest.fleet import Fleet
 from tests.guest.image import GuestError, check_tools
@@ -21,27 +22,41 @@ from tests.guest.workers import Workers
 GUEST = "bookworm-n4c8"
 IDLE = 1_000
 WORKERS = 16
-SIZE = "64MiB"
-INTERVAL_S = 5
-YOUNG_S = 30
-"""After this what is done in the first cycles only is done; numad, which is first, needs less."""
-SETTLE_S = 120
-"""After so much more each process, about two minutes old at the start, was looked at twice: so old
-and older is a crowd that is called idle."""
-NUMAD_SETTLE_S = 15
+SETTLE_S = 150
+"""After this each process, a minute or two old at the start, was looked at twice: so old and older
+is a crowd that is called idle. numad needs less."""
+HERE_SETTLE_S = 190
+"""The same on this machine, where a process is only seconds old at the start: it is looked at when
+some 10, 30 and 130 s old, and then not for minutes."""
+HERE_WINDOW_S = 58
+"""Workers that are in no cgroup of their own are looked at once a minute where nothing changes."""
 WINDOW_S = 28
 """And until the next rest: half a minute, in which is all that comes round by then."""
 WINDOWS = 3
 LIMIT = 0.5
 NUMAD_LOG = "/var/log/numad.log"
-NUMAD = f"numad -v -H 0 -i {INTERVAL_S}:{INTERVAL_S}"
-"""Logs at level info, which is where a cycle can be seen; leaves khugepaged as it is."""
 CYCLES = "python3 /opt/load/probe.py metrics | grep ^numad_py_cycles_total"
 NUMAD_CYCLES = f"grep -c 'Processes: ' {NUMAD_LOG}"
 
 
 def rows() -> Iterator[Row]:
-    """Measure one after the other, under the same load."""
+    """Measure on this machine, which tells of CPU time, then where there are nodes."""
+    yield _here()
+    yield from _in_guest()
+
+
+def _here() -> Row:
+    """Compare natively; where that cannot be, the guest is still to be measured."""
+    case = f"{IDLE:,} processes, {WORKERS} workers, on this machine"
+    try:
+        (found,) = compared([Load(IDLE, WORKERS, HERE_SETTLE_S, HERE_WINDOW_S, WINDOWS)])
+    except NotHere as why:
+        return Row("quiet", case, note=f"not measured: {why}", state=State.NOT_HERE)
+    return Row("quiet", case, found.ours, found.theirs, "ms", note=found.note).at_most(LIMIT)
+
+
+def _in_guest() -> Iterator[Row]:
+    """Measure both under the same load."""
     if os.environ.get("NUMAD_PY_NO_GUEST"):
         why = "NUMAD_PY_NO_GUEST is set"
         raise NotHere(why)
@@ -57,14 +72,10 @@ def rows() -> Iterator[Row]:
             why = f"{GUEST} has no numad"
             raise NotHere(why)
         stack.callback(_load(guest).stop)
-        theirs, note = _numad(guest)
+        ours, theirs, note = _both(guest)
         case = f"{IDLE:,} processes, {WORKERS} workers"
         where = f"{GUEST}, Linux {guest.out('uname -r').strip()}"
-        young, ours = _numad_py(guest)
         yield Row("quiet", case, ours, theirs, "ms", note=note, where=where).at_most(LIMIT)
-        case = "the same, just started"
-        note = "ours: half a minute after its start, when it has looked at each process once"
-        yield Row("quiet", case, young, theirs, "ms", note=note, where=where)
 
 
 def _load(guest: Machine) -> Workers:
@@ -84,51 +95,56 @@ def _load(guest: Machine) -> Workers:
     return workers
 
 
-def _numad_py(guest: Machine) -> tuple[Figure, Figure]:
-    """Return our figures, soon after the start and when all has settled."""
+def _both(guest: Machine) -> tuple[Figure, Figure, str]:
+    """Return our figure, numad's, and what it looked at, which must be every process.
+
+    Both run at once and are measured over the same windows: whatever else slows this machine down
+    slows both. Nothing is to be done, so that they do not get into each other's way.
+    """
     service = Service(guest)
     service.configure(f'[daemon]\ninterval = "{INTERVAL_S}s"\n')
-    service.start()
-    try:
-        figures = []
-        for wait_s, windows in ((YOUNG_S, 1), (SETTLE_S, WINDOWS)):
-            guest.run(f"sleep {wait_s}", timeout=wait_s + 60)
-            figures.append(_cpu_ms(guest, service.show("MainPID"), CYCLES, windows))
-        said = service.show("StatusText")
-        if f"{WORKERS} of {WORKERS} workers at home, 0 moving" not in said:
-            msg = f"numad-py has more to do than to look: {said}"
-            raise RuntimeError(msg)
-    finally:
-        service.stop()
-    return figures[0], figures[1]
-
-
-def _numad(guest: Machine) -> tuple[Figure, str]:
-    """Return numad's figure and what it looked at; it must have looked at every process."""
-    guest.run(f"rm -f {NUMAD_LOG}; {NUMAD}; sleep {NUMAD_SETTLE_S}")
+    guest.run(f"rm -f {NUMAD_LOG}; {NUMAD}")
     pid = guest.out("cat /var/run/numad.pid").strip()
     try:
-        figure = _cpu_ms(guest, pid, NUMAD_CYCLES, WINDOWS)
+        service.start()
+        guest.run(f"sleep {SETTLE_S}", timeout=SETTLE_S + 60)
+        ours, theirs = _cpu_ms(guest, (service.show("MainPID"), CYCLES), (pid, NUMAD_CYCLES))
         log = guest.out(f"cat {NUMAD_LOG}")
+        said = service.show("StatusText")
     finally:
+        service.stop()
         guest.run(
             f"kill {pid}; for i in $(seq 100); do [ -e /proc/{pid} ] || break; sleep 0.1; done"
         )
+    if f"{WORKERS} of {WORKERS} workers at home, 0 moving" not in said:
+        msg = f"numad-py has more to do than to look: {said}"
+        raise RuntimeError(msg)
     seen = [int(number) for number in re.findall(r"Processes: (\d+)", log)]
     if min(seen) < IDLE + WORKERS:
         msg = f"numad looked at {min(seen)} processes only"
         raise RuntimeError(msg)
     moved = log.count("Advising pid")
-    return figure, (
+    note = (
         f"CPU a cycle; theirs: {NUMAD}, which read the stat of "
         f"{min(seen)} to {max(seen)} processes in each cycle and moved {moved}; of those "
         "below 300 MB it reads nothing else"
     )
+    return ours, theirs, note
 
 
-def _cpu_ms(guest: Machine, pid: str, cycles: str, times: int) -> Figure:
-    """Return CPU time by cycle, a value a window."""
-    command = f"python3 /opt/load/spent.py {pid} {WINDOW_S} {times} {shlex.quote(cycles)}"
-    answer = guest.out(command, timeout=times * (WINDOW_S + 130))
-    windows = [json.loads(line) for line in answer.splitlines()]
-    return Figure.of(1e3 * window["cpu_s"] / window["cycles"] for window in windows)
+def _cpu_ms(guest: Machine, *watched: tuple[str, str]) -> list[Figure]:
+    """Return CPU time by cycle of each (pid, command that counts its cycles), a value a window."""
+    begun = [
+        f"python3 /opt/load/spent.py {pid} {WINDOW_S} {WINDOWS} {shlex.quote(cycles)} "
+        f">/tmp/spent.{pid} & "
+        for pid, cycles in watched
+    ]
+    guest.run(f"{''.join(begun)} wait", timeout=WINDOWS * (WINDOW_S + 130))
+    figures = []
+    for pid, _ in watched:
+        windows = [json.loads(x) for x in guest.out(f"cat /tmp/spent.{pid}").splitlines()]
+        if len(windows) != WINDOWS:
+            msg = f"{len(windows)} of {WINDOWS} windows of process {pid} were measured"
+            raise RuntimeError(msg)
+        figures.append(Figure.of(1e3 * window["cpu_s"] / window["cycles"] for window in windows))
+    return figures

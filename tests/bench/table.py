@@ -119,8 +119,9 @@ class Row:
 
 
 def head() -> str:
-    """Return the head of the table."""
-    return f"{_line(HEAD)}\n{_line(tuple('-' * width for width in WIDTHS))}"
+    """Return the head of the table, and how to read it."""
+    legend = "figures: median (lowest-highest); ratio: ours / theirs; what theirs is: in the note"
+    return f"{legend}\n{_line(HEAD)}\n{_line(tuple('-' * width for width in WIDTHS))}"
 
 
 def _line(cells: Iterable[object]) -> str:

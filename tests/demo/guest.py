@@ -39,6 +39,7 @@ def demo(release: str) -> int:
             [Shown(s.name, workers.pids[s.name], s.story, s.homes) for s in scenario if s.homes],
         )
         title("numad-py status")
+        print(show.labels(workers.pids, json.loads(guest.out("numad-py status --json"))))
         print(guest.out("numad-py status"))
         title("Its decisions (journalctl -u numad-py)")
         show.decisions(guest.out("journalctl -u numad-py -o cat --no-pager").splitlines())

@@ -76,6 +76,13 @@ def line(worker: Shown, residency: Mapping[str, int], home_after_s: float | None
     return f"{worker.name}  [{bar}] {share:6.1%} local  {done:<18} nodes {nodes}"
 
 
+def labels(pids: Mapping[str, str], status: Mapping[str, Any]) -> str:
+    """Return which of the demo's names is which of numad-py's, by a status document."""
+    watched = {str(worker["pid"]): worker["worker"] for worker in status["workers"]}
+    told = (f"{name} is {watched.get(pid, 'not watched')}" for name, pid in pids.items())
+    return ", ".join(told)
+
+
 def decisions(log: Iterable[str]) -> None:
     """Print what the daemon's log says of decisions and moves."""
     for text in log:
@@ -89,6 +96,7 @@ def decisions(log: Iterable[str]) -> None:
             print(
                 f"{event['decision']:<16} {event['event']}: {event['moved']} in "
                 f"{event['seconds']} s, {event['threads_bound']} threads bound"
+                + (f", all but {event['but_for']}" if "but_for" in event else "")
                 + (f" (pages: {pages})" if pages else "")
             )
 

@@ -27,7 +27,7 @@ def _scratch() -> Path:
 @functools.cache
 def build_wheel() -> Path:
     """Return the wheel, built once a session."""
-    say("building the wheel")
+    _say("building the wheel")
     _run([sys.executable, "-m", "build", "--wheel", "--no-isolation"], "--outdir", _scratch(), ROOT)
     (wheel,) = _scratch().glob("*.whl")
     return wheel
@@ -47,10 +47,15 @@ def build_crowd() -> Path:
 
 def _compile(name: str) -> Path:
     program = _scratch() / name
-    say(f"building {name}")
+    _say(f"building {name}")
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
     _run(["gcc", *flags, "-o"], program, ROOT / f"tests/load/{name}.c")
     return program
+
+
+def _say(text: str) -> None:
+    """Show progress of what is built here, and not in a guest."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _run(command: list[str], *more: str | Path) -> None:

@@ -14,7 +14,9 @@ from tests.integration.program import NONE_AT_ALL, ask, machine, numad_py, polic
 # 78: the policy
 
 
-@pytest.mark.parametrize("verb", [["run", "--config"], ["check-config"]])
+@pytest.mark.parametrize(
+    "verb", [["run", "--config"], ["check-config"], ["check-config", "--config"]]
+)
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -91,6 +93,16 @@ def test_check_config_says_in_json_what_it_read(
     assert document["excludes"] == []
 
 
+def test_check_config_takes_one_file_at_its_place_or_by_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--config`` as every verb has it; two files are one too many."""
+    path = str(policy(tmp_path))
+    assert ask(capsys, "check-config", "--config", path) == ask(capsys, "check-config", path)
+    assert main(["check-config", path, "--config", path]) == 2
+    assert "name one policy file" in capsys.readouterr().err
+
+
 def test_check_config_says_every_problem_in_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +172,29 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(
         main(arguments)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("usage: numad-py")
+
+
+@pytest.mark.parametrize(
+    ("verb", "odd", "hint"),
+    [
+        ("status", "999999", "status shows all workers; it takes no pid or name (explain does)"),
+        ("plan", "vllm/0", "plan shows all workers; it takes no pid or name (explain does)"),
+        ("status", "--pid=7", None),
+        ("pause", "7", None),
+    ],
+)
+def test_what_a_verb_does_not_take_is_told_with_its_own_usage(
+    capsys: pytest.CaptureFixture[str], verb: str, odd: str, hint: str | None
+) -> None:
+    """Not with that of all verbs; who asks for one worker is told which verb does it."""
+    with pytest.raises(SystemExit) as ended:
+        main([verb, odd])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: numad-py {verb} ")
+    assert f"unrecognized arguments: {odd}" in said
+    assert ("explain does" in said) is (hint is not None)
+    assert hint is None or said.endswith(f"; {hint}\n")
 
 
 @pytest.mark.parametrize("verb", ["status", "plan", "doctor"])

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from numad_py.cli import main
+from numad_py.cli import direct, main
+from numad_py.kernel.procfs import ProcFs
+from numad_py.observe.interference import interferences
+from numad_py.policy import load as load_module
 from numad_py.serve.control import ControlServer
 from tests.fake_tree import FakeMachine, FakeProcess, anon, put
-from tests.integration.program import LLAMA, MIB, ask, machine, numad_py, policy, roots
+from tests.integration.program import LLAMA, MIB, NONE_AT_ALL, ask, machine, numad_py, policy, roots
 
 # Looking
 
@@ -43,6 +46,30 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(tmp_path: Path) -> 
     assert contents(tmp_path) == before
     assert not (tmp_path / "state").exists()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_without_a_policy_file_uses_the_built_in_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As plan does, and says so; a run that could act needs a file."""
+    monkeypatch.setattr(direct, "DEFAULT_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.setattr(load_module, "DEFAULT_PATH", str(tmp_path / "none.toml"))
+    made = machine(tmp_path)
+    assert main(["run", "--once", "--dry-run", "--json", *roots(made)]) == 0
+    captured = capsys.readouterr()
+    assert "using the built-in policy" in captured.err
+    assert json.loads(captured.out)["plan"]["decisions"][0]["verdict"] == "act"
+    assert main(["run", "--once", "--json", *roots(made)]) == 78
+
+
+def test_a_dry_run_that_may_see_no_worker_ends_with_77(tmp_path: Path) -> None:
+    """As status does: nothing to report is not the same as nothing to see."""
+    made = machine(tmp_path)
+    (made.procfs / "100/numa_maps").chmod(0)
+    config = ["--config", str(policy(tmp_path))]
+    ended = numad_py("run", "--once", "--dry-run", *roots(made), *config, drop=NONE_AT_ALL)
+    assert ended.returncode == 77
+    assert not ended.stdout
 
 
 def test_a_name_that_no_encoding_has_can_be_printed(
@@ -96,16 +123,23 @@ def checks(
 def test_doctor_finds_a_machine_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nodes, rights, policy, kernel settings and the daemon, each once, and 0."""
+    """Nodes, rights, policy, what could interfere and does not, and the daemon, each once; and 0.
+
+    What could interfere has the names that it has in status and in the metrics.
+    """
     made = machine(tmp_path)
     put(made.procfs / "sys/kernel/numa_balancing", "0\n")
+    put(made.sysfs / "kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n")
     found = checks(capsys, made, policy(tmp_path))
     names = [name for name, _, _ in found]
-    assert names == ["nodes", "rights", "rights", "policy", "numa_balancing", "daemon"]
+    interfering = [i.name for i in interferences(ProcFs(made.procfs), {})]
+    assert names == ["nodes", "rights", "rights", "policy", *interfering, "thp", "daemon"]
     assert found[0][1:] == ("ok", "node 0: CPUs 0-1, 2048 MiB, node 1: CPUs 2-3, 2048 MiB")
     assert found[3][1] == "ok"
     assert found[4][1:] == ("ok", "AutoNUMA is off")
-    assert f"{tmp_path}/run/control.sock" in found[5][2]
+    assert ("numad", "ok", "numad does not run") in found
+    assert found[-2][2].startswith("transparent huge pages: programs that ask for them get them")
+    assert f"{tmp_path}/run/control.sock" in found[-1][2]
 
 
 def test_doctor_finds_what_works_against_it(
@@ -118,9 +152,10 @@ def test_doctor_finds_what_works_against_it(
     put(made.procfs / "sys/kernel/numa_balancing", "1\n")
     put(made.procfs / "sys/vm/zone_reclaim_mode", "1\n")
     found = {(name, level): text for name, level, text in checks(capsys, made, policy(tmp_path), 1)}
-    assert "systemctl disable --now numad" in found["others", "fail"]
-    assert "irqbalance runs (pid 310)" in found["others", "note"]
-    assert "sysctl kernel.numa_balancing=0" in found["numa_balancing", "warn"]
+    assert "systemctl disable --now numad" in found["numad", "fail"]
+    assert found["numad", "fail"].endswith("if no unit started it: kill 300")
+    assert "irqbalance runs (pid 310)" in found["irqbalance", "note"]
+    assert "sysctl kernel.numa_balancing=0" in found["autonuma", "warn"]
     assert "sysctl vm.zone_reclaim_mode=0" in found["zone_reclaim", "warn"]
 
 

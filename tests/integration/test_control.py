@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import stat
 import threading
@@ -75,7 +76,9 @@ def test_ages_count_to_the_question_and_not_to_the_last_cycle(served: Running) -
         return document["cycle"], document["workers"][0]["figures"]["age_seconds"]
 
     def has_aged() -> bool:
-        (cycle, first), _, (later, then) = ages(), time.sleep(0.1), ages()
+        cycle, first = ages()
+        time.sleep(0.1)
+        later, then = ages()
         return cycle == later and then >= first + 0.1
 
     until(has_aged, "two questions within a cycle")
@@ -271,8 +274,9 @@ def test_others_can_neither_reach_the_socket_nor_its_folder(served: Running) -> 
 
 
 def test_a_second_daemon_is_turned_away(served: Running) -> None:
-    """The socket of a daemon that answers is never taken over."""
+    """The socket of one that listens is never taken over; its pid stands in the message."""
     second = ControlServer(served.socket, echo)
-    with pytest.raises(NumadError, match="another numad-py answers"):
+    with pytest.raises(NumadError, match="another numad-py answers") as refused:
         second.start()
+    assert f"stop it first: systemctl stop numad-py, or kill {os.getpid()}" in str(refused.value)
     assert ask(served, "status")["source"] == "daemon"

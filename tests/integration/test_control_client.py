@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from numad_py.errors import NumadError, UsageError
-from numad_py.serve.control import NotRunning, call
+from numad_py.serve.control import NotRunning, call, listener
 
 
 @contextlib.contextmanager
@@ -55,12 +56,24 @@ def test_a_client_is_told_when_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_does_not_answer_is_given_up_on(tmp_path: Path) -> None:
-    """A client waits so long, and says so."""
+    """A client waits so long, and says so, and how to look without the daemon."""
     with (
         listening(tmp_path / "control.sock"),
-        pytest.raises(NumadError, match="did not answer within"),
+        pytest.raises(NumadError, match=r"did not answer within .*--direct looks without it"),
     ):
         call(tmp_path / "control.sock", "status", timeout_s=0.1)
+
+
+def test_who_listens_is_known_without_an_answer(tmp_path: Path) -> None:
+    """By its pid, which is ours here; nobody where the file is absent, stale or no socket."""
+    path = tmp_path / "control.sock"
+    assert listener(path) is None
+    with listening(path):
+        assert listener(path) == os.getpid()
+    assert listener(path) is None
+    path.unlink()
+    path.write_text("no socket")
+    assert listener(path) is None
 
 
 def test_a_daemon_that_hangs_up_is_said(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_stranger_is_refused_with_what_would_help(path: Path) -> None:
     """Neither root nor in the group: 77, and how to get into the group."""
     reply = reply_to(path, NOBODY, STRANGER, [])
     assert (reply["ok"], reply["kind"], reply["exit"]) == (False, "RightsError", 77)
-    assert "usermod -aG numad-py" in reply["error"]
+    assert "as root: usermod -aG numad-py NAME" in reply["error"]
 
 
 @pytest.mark.parametrize(("gid", "groups"), [(NOBODY, []), (STRANGER, [1, NOBODY, 2])])

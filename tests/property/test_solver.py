@@ -93,8 +93,19 @@ def options(problem: Problem) -> list[list[Home]]:
             if size_of(item) <= sum(max(0, free[node]) for node in some)
         ]
         least = min(map(len, holding), default=0)
+        now = {p.id: p.room_bytes + item.bytes_by_node.get(p.id, 0) for p in problem.places}
+        held_now = [h for h in holding if size_of(item) <= sum(max(0, now[n]) for n in h)]
+        wider = min(map(len, held_now), default=0)
+        more = [h for h in held_now if len(h) == wider > least]
         earlier = [item.home] if item.home in holding and len(item.home) > least else []
-        found.append([*(s for s in holding if len(s) == least), *earlier, NOWHERE])
+        found.append(
+            [
+                *(s for s in holding if len(s) == least),
+                *(m for m in more if m != item.home or not earlier),
+                *earlier,
+                NOWHERE,
+            ]
+        )
     return found
 
 

@@ -302,6 +302,15 @@ def test_the_largest_that_are_no_workers_are_named() -> None:
     assert [p.pid for p in looks.look().passed_over[:4]] == [60, 70, 58, 57]
 
 
+def test_those_that_are_named_show_how_their_command_begins() -> None:
+    """Sixty characters of it, however long it is; our own process is not named at all."""
+    looks = Looks(Crowd())
+    looks.crowd.add(5, Proc("python3 train.py " + "x" * 100, resident_kib=900 * MIB))
+    looks.crowd.add(os.getpid(), Proc("numad-py run", resident_kib=900 * MIB))
+    (passed,) = looks.look().passed_over
+    assert (passed.pid, passed.command) == (5, "python3 train.py " + "x" * 43)
+
+
 def test_processes_are_noticed_by_name() -> None:
     """The lowest pid of each name asked for, as long as it lives, wherever it came from."""
     looks = Looks(Crowd(), named=frozenset({"numad", "irqbalance"}))

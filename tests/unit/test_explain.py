@@ -96,7 +96,7 @@ def test_the_document_is_the_workers_part_of_status() -> None:
     found = explain_document(status, "x/0")
     assert found["schema"] == status["schema"]
     assert {**found["worker"], "decision": found["decision"]} == status["workers"][0]
-    (planned, _) = plan_document(made.plan, made.mode)["decisions"]
+    (planned, _) = plan_document(made, source="direct")["decisions"]
     assert found["decision"].items() <= planned.items()
     assert explain_document(status, "10") == found
 
@@ -247,6 +247,7 @@ def test_decisions_carry_what_else_could_have_been() -> None:
     seen = worker(found=anon(GIB))
     other = Alternative(frozenset({1, 0}), 5, Limit.APART)
     decision: Decision = replace(rests(seen), alternatives=(other,), constraints=("one",))
-    (found,) = plan_document(report(snapshot(seen), decision).plan, "act")["decisions"]
+    made = report(snapshot(seen), decision)
+    (found,) = plan_document(made, source="direct")["decisions"]
     assert found["alternatives"] == [{"home": [0, 1], "dearer_bytes": 5, "barred_by": "apart"}]
     assert found["constraints"] == ["one"]

@@ -208,8 +208,9 @@ def test_a_server_that_never_started_can_be_stopped() -> None:
 
 
 def test_a_taken_port_is_told_with_what_to_do(served: Served) -> None:
-    """The message names the address and the key of the policy file."""
-    with pytest.raises(NumadError, match=r"in use; choose another metrics\.listen") as caught:
+    """The message names the address, how to see who has it, and the key of the policy file."""
+    said = r"in use \(who holds it: ss -ltnp\); choose another metrics\.listen"
+    with pytest.raises(NumadError, match=said) as caught:
         Served(f"127.0.0.1:{served.server.port}")
     assert f"127.0.0.1:{served.server.port}" in str(caught.value)
 

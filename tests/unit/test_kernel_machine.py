@@ -53,6 +53,17 @@ def test_nodes_keep_their_ids_and_say_what_they_lack(made: FakeMachine) -> None:
     assert (topology.node_of_cpu(9), topology.node_of_cpu(7)) == (9, None)
 
 
+@pytest.mark.parametrize("setting", ["always", "madvise", "never", None])
+def test_the_setting_of_transparent_huge_pages_is_the_word_in_brackets(
+    tmp_path: Path, setting: str | None
+) -> None:
+    """None where the kernel has no such file."""
+    if setting is not None:
+        text = "always madvise never\n".replace(setting, f"[{setting}]")
+        put(tmp_path / "kernel/mm/transparent_hugepage/enabled", text)
+    assert SysFs(tmp_path).transparent_huge_pages() == setting
+
+
 def test_nodes_have_the_tier_and_the_figures_that_are_given(made: FakeMachine) -> None:
     """What the firmware leaves out is None, in part or in whole."""
     dram, cxl, compute = SysFs(made.sysfs).topology().nodes

@@ -150,6 +150,30 @@ def test_json_lines_hold_whatever_a_worker_is_called(stream: io.StringIO) -> Non
     assert line["timestamp"].endswith("Z")
 
 
+@pytest.mark.parametrize(
+    ("end", "pages", "refused", "told"),
+    [
+        (End.DONE, {PageStatus.MOVED: 900, PageStatus.SHARED: 2}, {1: 8192}, "2 shared pages"),
+        (End.DONE, {PageStatus.BUSY: 1, PageStatus.ABSENT: 3}, {1: 4096}, "1 busy page"),
+        (End.DONE, {}, {1: 8192}, "8.0 KiB"),
+        (End.DONE, {PageStatus.MOVED: 900, PageStatus.ABSENT: 3}, {}, None),
+        (End.PARTIAL, {PageStatus.SHARED: 2}, {1: 8192}, None),
+    ],
+)
+def test_a_move_that_is_done_but_for_a_trifle_says_for_what(
+    stream: io.StringIO,
+    end: End,
+    pages: dict[PageStatus, int],
+    refused: dict[int, int],
+    told: str | None,
+) -> None:
+    """By why it did not move, or by its size where nobody counted pages; the rest had all moved."""
+    outcome = Outcome(ACT, end, 0.0, 1.0, pages=pages, refused_bytes=refused)
+    Voice.say_outcomes([outcome])
+    (line,) = said(stream)
+    assert (line["event"], line.get("but_for")) == (f"move {end.value}", told)
+
+
 def test_an_exception_is_part_of_its_json_line(stream: io.StringIO) -> None:
     """A traceback on lines of its own would be no JSON."""
     try:

@@ -225,12 +225,34 @@ def barred(bar: Bar, kernel: FakeKernel, numbers: Iterable[int] = BARRED) -> Tal
 
 @pytest.mark.parametrize("bar", Bar)
 def test_what_will_not_move_is_tried_twice_at_most(bar: Bar) -> None:
-    """The others all arrive, and the end is partial."""
+    """The others all arrive."""
     kernel = FakeKernel()
-    tally = barred(bar, kernel)
-    assert tally.end is End.PARTIAL
+    barred(bar, kernel)
     assert kernel.bytes_on(1) == len(BARRED) * PAGE
     assert max(kernel.tries()[BASE + i * PAGE] for i in BARRED) <= 2
+
+
+@pytest.mark.parametrize(
+    ("pages", "left", "end"),
+    [
+        (2048, 20, End.DONE),
+        (2048, 21, End.PARTIAL),
+        (51200, 255, End.DONE),
+        (51200, 256, End.PARTIAL),
+        (1, 1, End.PARTIAL),
+    ],
+)
+def test_a_move_is_done_but_for_a_trifle(pages: int, left: int, end: End) -> None:
+    """Less than a hundredth of what was planned and less than 1 MiB; it is told of all the same."""
+    kernel = FakeKernel()
+    kernel.area(BASE, pages * PAGE)
+    kernel.fill(BASE, pages * PAGE, 1)
+    for i in range(left):
+        kernel.fill(BASE + i * pages // left * PAGE, PAGE, 1, bar=Bar.SHARED)
+    tally = home(kernel)
+    assert tally.refused_bytes == {1: left * PAGE}
+    assert tally.pages[PageStatus.SHARED] == left
+    assert tally.end is end
 
 
 @pytest.mark.parametrize("bar", Bar)

@@ -184,10 +184,10 @@ def test_what_migrate_pages_left_is_measured_and_told() -> None:
     kernel = FakeKernel()
     kernel.area(BASE, MIB)
     kernel.fill(BASE, MIB, 1)
-    kernel.fill(BASE + 4 * PAGE, 2 * PAGE, 1, bar=Bar.PINNED)
+    kernel.fill(BASE + 4 * PAGE, 4 * PAGE, 1, bar=Bar.PINNED)
     tally = home(kernel, MIGRATING)
-    assert tally.moved == kernel.moved == {(1, 0): MIB - 2 * PAGE}
-    assert tally.refused_bytes == {1: 2 * PAGE}
+    assert tally.moved == kernel.moved == {(1, 0): MIB - 4 * PAGE}
+    assert tally.refused_bytes == {1: 4 * PAGE}
     assert tally.end is End.PARTIAL
 
 

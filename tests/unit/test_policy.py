@@ -81,6 +81,31 @@ name = "y"
     )
 
 
+def test_problems_stand_in_the_order_of_files_and_lines(tmp_path: Path) -> None:
+    """As whoever mends them goes: the main file first, from top to bottom, taken names too."""
+    rule = "[[rule]]\nname = 'x'\ncomm = 'x'\n"
+    path = tmp_path / "p.toml"
+    path.write_text(f"[log]\na = 1\n{rule}{rule}[daemon]\nb = 1\n[log2]\n")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d/10-a.toml").write_text("[daemon]\nc = 1\n")
+    with pytest.raises(PolicyError) as caught:
+        load(path)
+    heads = [":".join(p.replace(f"{tmp_path}/", "").split(":")[:2]) for p in caught.value.problems]
+    assert heads == ["p.toml:2", "p.toml:6", "p.toml:10", "p.toml:11", "conf.d/10-a.toml:2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("256MB/s", "256MiB/s"), ("1.5 gb/s", "1.5GiB/s"), ("256M", "256MiB/s")],
+)
+def test_a_rate_in_other_units_is_told_what_it_may_mean(
+    tmp_path: Path, text: str, meant: str
+) -> None:
+    """MB is what people write; what it would be here is said, and not taken for it."""
+    (problem,) = problems(tmp_path / "p.toml", f"[migration]\nrate = '{text}'\n")
+    assert problem.endswith(f'{text!r} is not a rate; did you mean "{meant}"?')
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

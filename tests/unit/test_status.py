@@ -166,12 +166,6 @@ def test_ages_count_to_the_moment_of_the_question() -> None:
     assert said_of(seen)["figures"]["age_seconds"] == 40.0
 
 
-def test_the_text_says_where_mobility_is_not_known() -> None:
-    """All of it counts as movable then, which may be wrong."""
-    seen = worker(found=anon(GIB, mobility_known=False))
-    assert "x/0: what of it may be moved is not known yet" in text(snapshot(seen))
-
-
 # What can be moved
 
 
@@ -299,7 +293,8 @@ def test_pressure_is_told_where_somebody_waits() -> None:
         "memory_some": 0.0,
         "memory_full": None,
     }
-    assert text(seen).splitlines()[1] == "waited in the last 10 s: 12.3% for CPUs"
+    said = "pressure over the last 10 s: some task waited for a CPU 12.3% of the time"
+    assert text(seen).splitlines()[1] == said
 
 
 def test_all_interferences_are_in_the_document_and_those_present_in_the_text() -> None:

@@ -1,0 +1,1 @@
+"""Machines that live for weeks within seconds."""
