@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from numad_py.decide.room import Room
 from numad_py.decide.sizes import movable_by_node
@@ -47,20 +47,36 @@ def _targets(home: Home, topology: Topology) -> list[int]:
 def _share_out(
     remote: Mapping[int, int], home: Home, topology: Topology, room: Room
 ) -> tuple[MemoryMove, ...]:
-    """Return moves by source; the largest source chooses first, whatever the ids."""
+    """Return moves by source, nearest targets first; the largest source chooses, whatever the ids.
+
+    Targets that are equally near take in proportion to their room: one that is filled to its last
+    byte is too full by the time the move gets there.
+    """
     targets = _targets(home, topology)
     moves: list[MemoryMove] = []
     for source, size in sorted(remote.items(), key=lambda item: (-item[1], item[0])):
         left = size
-        for target in sorted(targets, key=lambda n: (topology.distance(source, n), n)):
-            part = min(left, room.bytes_on(target))
-            if part:
+        for distance in sorted({topology.distance(source, n) for n in targets}):
+            near = [n for n in targets if topology.distance(source, n) == distance]
+            for target, part in _in_proportion(left, near, room).items():
                 moves.append(MemoryMove(source, target, part))
                 room.take_bytes(target, part)
                 left -= part
-            if not left:
-                break
-    return tuple(sorted(moves, key=lambda move: move.source))
+    return tuple(sorted(moves, key=lambda move: (move.source, move.target)))
+
+
+def _in_proportion(size: int, targets: Sequence[int], room: Room) -> dict[int, int]:
+    """Return what each takes of so many bytes, as far as there is room."""
+    rooms = {node: room.bytes_on(node) for node in targets}
+    left, room_left = min(size, sum(rooms.values())), sum(rooms.values())
+    parts: dict[int, int] = {}
+    for node in sorted(targets, key=lambda n: (-rooms[n], n)):
+        part = -(-left * rooms[node] // room_left) if room_left else 0
+        room_left -= rooms[node]
+        left -= part
+        if part:
+            parts[node] = part
+    return parts
 
 
 def _takes_memory(node_id: int, topology: Topology) -> bool:

@@ -15,7 +15,7 @@ _STATES = 256
 """So many sets of moves made are gone on from at most; as deep goes the recursion at worst."""
 _FEW_MOVES = 8
 """Up to so many moves, orders are tried for which the bytes of several nodes are divided anew."""
-_FLOWS = 200
+_FLOWS = 2_000
 """So often the bytes of several nodes are divided anew at most."""
 
 
