@@ -29,6 +29,11 @@ from numad_py.observe.areas import Frame, Layout, frame_of, layout_of, sampled_s
 OTHERWISE_SHARE = 0.1
 """A cgroup whose charges differ from its one process's size by more counts something else."""
 
+SHARED_S = 60.0
+"""For so long a cgroup that was found not to be a worker's own is taken to stay so."""
+MOST_SHARED = 1024
+"""So many of them are remembered."""
+
 NodesOf = Callable[[int, "array[int]"], "array[int]"]
 """Asks for the node, or negative errno, of the pages of a process at addresses (move_pages(2))."""
 
@@ -70,6 +75,8 @@ class Readings:
         self._frames: dict[WorkerId, Frame] = {}
         self._layouts: dict[WorkerId, tuple[int, Layout]] = {}
         """With a hash of the maps from which it was made: these may be long."""
+        self._shared: dict[str, float] = {}
+        """When a cgroup was found not to be a worker's own."""
         # Any draws will do; the same ones each time would miss the same pages each time.
         self._random = random.Random()  # noqa: S311
 
@@ -120,8 +127,14 @@ class Readings:
         )
         return Looked(replace(found, cost_s=thread_cpu_s() - began_s))
 
-    def sample(self, subject: Subject, now_s: float) -> Looked:
-        """Ask for the nodes of some pages, drawn at random: the same cost whatever its size."""
+    def sample(self, subject: Subject, now_s: float, *, light: bool = False) -> Looked:
+        """Ask for the nodes of some pages, drawn at random: the same cost whatever its size.
+
+        Args:
+            subject: whose.
+            now_s: time since boot.
+            light: ask for a third of the pages: it is to confirm what is known.
+        """
         if self._nodes_of is None:
             return Looked(None, "its pages cannot be asked for: this is another machine's /proc")
         began_s = thread_cpu_s()
@@ -135,9 +148,10 @@ class Readings:
             layout = self._layout(subject, frame or Frame())
             if not layout.movable:
                 return Looked(None, "it has no memory: it is starting, in exec or ending")
-            drawn = sampling.sample(layout.movable, ask, self._random)
+            first = sampling.LIGHT_DRAWS if light else sampling.FIRST_DRAWS
+            drawn = sampling.sample(layout.movable, ask, self._random, first_draws=first)
             if layout.others:
-                others = sampling.sample(layout.others, ask, self._random)
+                others = sampling.sample(layout.others, ask, self._random, first_draws=first)
                 drawn = sampling.together(drawn, others)
         except (Vanished, RightsError, Malformed) as error:
             return _failed(error)
@@ -168,10 +182,15 @@ class Readings:
             self._layouts[subject.id] = known
         return known[1]
 
-    def own_cgroup(self, subject: Subject) -> MemoryNumaStat | None:
+    def own_cgroup(self, subject: Subject, now_s: float) -> MemoryNumaStat | None:
         """Return what its cgroup is charged for; None where that is not this worker's alone."""
         cgroup = subject.cgroup
-        if cgroup is None or not self._cgroupfs.holds_only(cgroup, subject.id.pid):
+        if cgroup is None or now_s - self._shared.get(cgroup, float("-inf")) < SHARED_S:
+            return None
+        if not self._cgroupfs.holds_only(cgroup, subject.id.pid):
+            if len(self._shared) >= MOST_SHARED:
+                self._shared.clear()
+            self._shared[cgroup] = now_s
             return None
         return self._cgroupfs.memory_numa_stat(cgroup)
 

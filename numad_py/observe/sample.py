@@ -27,12 +27,24 @@ from numad_py.observe.estimate import (
     together,
 )
 
-__all__ = ["DRAWS", "Area", "NodesOf", "Sample", "disagrees", "residency", "sample", "together"]
+__all__ = [
+    "DRAWS",
+    "LIGHT_DRAWS",
+    "Area",
+    "NodesOf",
+    "Sample",
+    "disagrees",
+    "residency",
+    "sample",
+    "together",
+]
 
 DRAWS = 4_000
 """Asked for at most. 2,401 resident draws are enough for 2 points; in sparse areas some miss."""
 FIRST_DRAWS = 768
 """Asked for at least, pilot and all; enough for a worker that is nearly at home."""
+LIGHT_DRAWS = 256
+"""The same where it is to confirm what is known: enough for a change of 2 points to show."""
 PILOT_DRAWS = 160
 LEAST_DRAWS = 2 * FIRST_DRAWS
 """So many must be allowed: what is counted, the pilot and one look after it; each has a stratum for
@@ -185,7 +197,12 @@ def _few(sizes: Mapping[tuple[PageClass, int], int]) -> set[int]:
 
 
 def sample(
-    areas: Sequence[Area], nodes_of: NodesOf, rng: random.Random, *, draws: int = DRAWS
+    areas: Sequence[Area],
+    nodes_of: NodesOf,
+    rng: random.Random,
+    *,
+    draws: int = DRAWS,
+    first_draws: int = FIRST_DRAWS,
 ) -> Sample:
     """Return where a process's resident pages lie, estimated from some of them.
 
@@ -194,6 +211,7 @@ def sample(
         nodes_of: asks the kernel.
         rng: where draws come from; the same state and answers give the same sample.
         draws: how many addresses may be asked for, LEAST_DRAWS at least.
+        first_draws: how many are asked for before it is looked whether they are enough.
 
     Raises:
         ValueError: ``draws`` is too small.
@@ -210,7 +228,7 @@ def sample(
     pilot = frame.ask(units, [sqrt(unit.size_bytes) for unit in units], PILOT_DRAWS)
     phases = [pilot]
     strata = _strata(units, pilot)
-    more = max(len(strata), FIRST_DRAWS - sum(cell.drawn for cell in chain(counted, pilot)))
+    more = max(len(strata), first_draws - sum(cell.drawn for cell in chain(counted, pilot)))
     while more >= len(strata):
         phase = frame.ask(strata, _weights(strata), more)
         phases.append(phase)

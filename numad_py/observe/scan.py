@@ -31,7 +31,7 @@ CHANGED_SHARE = 0.05
 """A reading no longer stands when the worker has grown or shrunk by this share of its size,"""
 CHANGED_BYTES = 8 << 20
 """and by at least so much."""
-CHEAP_S = 0.001
+CHEAP_S = 0.002
 """numa_maps is read rather than a sample where it is expected to take no longer than this."""
 FULL_S_PER_BYTE = 0.010 / (1 << 30)
 """CPU time of reading numa_maps before one has been measured here: 10 ms a GiB of small pages."""
@@ -242,7 +242,8 @@ class Scanner:
         if not self._readings.can_sample or self._full_s(subject) <= CHEAP_S:
             looked = self._full(subject, now_s, between)
         else:
-            looked = self._count(self._readings.sample(subject, now_s))
+            confirms = before is not None and before.residency is not None and before.residency.full
+            looked = self._count(self._readings.sample(subject, now_s, light=confirms))
             doubt = self._doubt(subject, looked, charges)
             barred = self._barred(subject)
             if doubt and barred is None:
@@ -266,7 +267,7 @@ class Scanner:
     def _charges(self, subject: Subject, now_s: float) -> tuple[Residency | None, int | None]:
         """Return what its own cgroup is charged for, and its bytes in transparent huge pages."""
         began_s = thread_cpu_s()
-        stat = self._readings.own_cgroup(subject)
+        stat = self._readings.own_cgroup(subject, now_s)
         charges = by_cgroup(stat, subject.memory, now_s) if stat is not None else None
         cost_s = thread_cpu_s() - began_s
         self._budget.spend(cost_s)

@@ -332,3 +332,15 @@ def test_what_between_raises_ends_the_look(told: Told) -> None:
     with pytest.raises(KeyboardInterrupt):
         Scanner(told, POLICY).look([subject()], 100.0, stop)
     assert not told.samples
+
+
+def test_what_was_read_in_full_is_confirmed_by_a_light_sample(told: Told) -> None:
+    """Where nothing is to be learnt but whether it has changed, a third of the pages will do."""
+    told.full_cost_s = 0.05
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    look(scanner, 200.0)
+    assert told.light == [False, False]
+    scanner.closer(subject(), 300.0, lambda: None)
+    look(scanner, 400.0)
+    assert told.light == [False, False, True]

@@ -57,6 +57,7 @@ class Told(Readings):
         self.fulls: Counter[int] = Counter()
         self.samples: Counter[int] = Counter()
         self.order: list[int] = []
+        self.light: list[bool] = []
 
     @property
     def can_sample(self) -> bool:
@@ -74,8 +75,9 @@ class Told(Readings):
             residency(self.by_node, Source.NUMA_MAPS, cost_s=self.full_cost_s, at_s=now_s)
         )
 
-    def sample(self, subject: Subject, now_s: float) -> Looked:
+    def sample(self, subject: Subject, now_s: float, *, light: bool = False) -> Looked:
         """Count, and bring a sample."""
+        self.light.append(light)
         self.samples[subject.id.pid] += 1
         self.order.append(subject.id.pid)
         if self.looked is not None:
@@ -83,7 +85,7 @@ class Told(Readings):
         found = residency(self.by_node, Source.SAMPLE, cost_s=self.sample_cost_s, at_s=now_s)
         return Looked(replace(found, sampled_pages=self.drawn), doubt=self.doubt)
 
-    def own_cgroup(self, _subject: Subject) -> MemoryNumaStat | None:
+    def own_cgroup(self, _subject: Subject, _now_s: float) -> MemoryNumaStat | None:
         """Bring what it was told."""
         if self.charged is None:
             return None
