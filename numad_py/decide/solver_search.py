@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from numad_py.decide.solver_candidates import Candidate, Choices
 from numad_py.decide.solver_tally import Tally, tally_of
 
-_TRIALS = 5_000
-"""So many placements are looked at in one search at most, ten microseconds each at worst."""
+_TRIALS = 16
+"""So many placements are looked at in one search for each item at most, ten microseconds each."""
 
 
 def cheapest(choices: Choices) -> Tally:
@@ -49,7 +49,7 @@ def at_rest(candidates: Sequence[Candidate]) -> Candidate:
 
 def improve(tally: Tally, frozen: frozenset[int] = frozenset()) -> None:
     """Better an answer until no shift and no push does, or enough has been tried."""
-    trials = [_TRIALS]
+    trials = [_TRIALS * len(tally.choices.items)]
     while trials[0] > 0 and (_shifts(tally, trials, frozen) or _pushes(tally, trials, frozen)):
         pass
 
@@ -146,7 +146,9 @@ def _penalties(tally: Tally) -> bool:
 
 
 def _in_the_way(tally: Tally, item: int, wanted: Candidate, frozen: frozenset[int]) -> list[int]:
-    """Return items on the nodes that an item wants."""
+    """Return items on the nodes that an item wants, each of which leaves enough room by going."""
+    lacking = [(at, size - tally.room[at]) for at, size in wanted.certain]
+    lacking = [(at, size) for at, size in lacking if size > 0]
     return [
         other
         for other, pick in enumerate(tally.picks)
@@ -154,7 +156,14 @@ def _in_the_way(tally: Tally, item: int, wanted: Candidate, frozen: frozenset[in
         and other != item
         and other not in frozen
         and (pick.mask & wanted.mask or (not pick.mask and _holds_some(pick, wanted)))
+        and (not lacking or _leaves(pick, lacking))
     ]
+
+
+def _leaves(pick: Candidate, lacking: Sequence[tuple[int, int]]) -> bool:
+    """Say whether so much is free by position once an item goes; what is divided is not counted."""
+    certain = dict(pick.certain)
+    return all(certain.get(at, 0) >= size for at, size in lacking)
 
 
 def _holds_some(pick: Candidate, wanted: Candidate) -> bool:
