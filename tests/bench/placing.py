@@ -12,7 +12,7 @@ from statistics import mean
 from numad_py.decide.problem import Item, Place, Problem
 from numad_py.decide.solver import solve
 from tests.bench.table import Figure, Row
-from tests.property.test_solver import (
+from tests.property.brute_force import (
     ROUNDED,
     brute_force,
     carried_out,
