@@ -12,7 +12,7 @@ from numad_py.decide.planner import Placed, place
 from numad_py.decide.remember import cooldown_s
 from numad_py.decide.room import Room
 from numad_py.decide.turns import Turn, Wish, turns
-from numad_py.decide.watch import loading, watch
+from numad_py.decide.watch import loading, watch, watch_others
 from numad_py.model.plan import (
     Decision,
     DecisionState,
@@ -33,6 +33,9 @@ RUN_LOCALITY = 0.9
 """Threads that spend less of their CPU time at home than this are away."""
 
 
+LEFT_SHARE = 0.05
+"""A node from which less than this share of a move comes, and less than ``min_remote``, was no
+place of the worker's."""
 FINISHED_LOCALITY = 0.99
 """A move that was broken off goes on below this locality,"""
 FINISHED_BYTES = 1 << 20
@@ -91,6 +94,8 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     """
     watched = {w.id: watch(state.of(w.id), w, snapshot.at_s) for w in snapshot.workers}
     state = replace(state, workers=watched)
+    plannable = {w.id for w in snapshot.workers if _plannable(w)}
+    state = watch_others(state, snapshot, plannable)
     cases = {case.worker.id: case for case in _cases(snapshot, policy, state)}
     said = {key: _say(case, snapshot, policy.placement, state) for key, case in cases.items()}
     room = Room(snapshot, policy.placement)
@@ -161,10 +166,17 @@ def _after(case: _Case, said: _Said, now_s: float, policy: PlacementPolicy) -> W
     left = {n: at for n, at in memory.left_at_s.items() if now_s - at < policy.no_way_back_s}
     waits = said.reason is Reason.QUEUED
     queued_at_s = (now_s if memory.queued_at_s is None else memory.queued_at_s) if waits else None
-    memory = replace(memory, home=case.placed.home, left_at_s=left, queued_at_s=queued_at_s)
+    home = case.placed.home
+    if said.verdict in {Verdict.WAIT, Verdict.REFUSE} and memory.home and home:
+        # Until it has moved, its home is where it was: else a passing plan would be hard to leave.
+        home = memory.home if home.source is memory.home.source else home
+    memory = replace(memory, home=home, left_at_s=left, queued_at_s=queued_at_s)
     if said.verdict is not Verdict.ACT:
         return memory
-    left |= dict.fromkeys((move.source for move in said.moves), now_s)
+    memory = replace(memory, home=case.placed.home)
+    total = sum(move.move_bytes for move in said.moves)
+    least = min(policy.min_remote_bytes, LEFT_SHARE * total)
+    left |= {move.source: now_s for move in said.moves if move.move_bytes >= least}
     unfinished = bool(said.moves)
     return replace(memory, moving=True, acted_at_s=now_s, unfinished=unfinished, left_at_s=left)
 

@@ -6,13 +6,13 @@ workers that are being moved, and those that are still loading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from numad_py.decide.constraints import Bars, bars_of, constraints_of
 from numad_py.decide.home import Given
-from numad_py.decide.places import foreign_cpus, places_of
-from numad_py.decide.problem import Item, Problem, Solution
+from numad_py.decide.places import places_of
+from numad_py.decide.problem import Item, Place, Problem, Solution
 from numad_py.decide.sizes import fixed_by_node, movable_by_node
 from numad_py.decide.solver import solve
 from numad_py.model.cpulist import format_list
@@ -21,6 +21,8 @@ from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.policy.schema import Policy, Rule
 
+MOST_CROWDED = 1.5
+"""So many times the CPUs of a node may those that live there want before some are moved away."""
 LEAST_BUSY = 0.1
 """What a remote byte of an idle worker counts, against one of a busy one."""
 
@@ -59,15 +61,30 @@ def place(
         _item(worker, state.of(worker.id), given[worker.id], bars.get(worker.id), rules)
         for worker in taking
     ]
-    places = places_of(
-        snapshot, policy.placement, foreign_cpus=foreign_cpus(snapshot, {w.id for w in taking})
-    )
-    solution = solve(Problem(places, tuple(items)))
+    places = places_of(snapshot, policy.placement, foreign_cpus=state.others_cpus)
+    solution = solve(Problem(_as_crowded(places, items), tuple(items)))
     return {
         worker.id: _placed(worker, item, solution, state, bars[worker.id])
         for worker, item in zip(taking, items, strict=True)
         if worker.id in bars
     }
+
+
+def _as_crowded(places: Sequence[Place], items: Sequence[Item]) -> tuple[Place, ...]:
+    """Return the places with CPUs for those who live there, up to MOST_CROWDED times as many.
+
+    Who has been placed is not moved on for a little more demand than there are CPUs.
+    """
+    living: dict[int, float] = {}
+    for item in items:
+        for node in item.home or ():
+            living[node] = living.get(node, 0.0) + item.cpus / len(item.home or ())
+    return tuple(
+        replace(
+            place, cpus=max(place.cpus, min(living.get(place.id, 0.0), MOST_CROWDED * place.cpus))
+        )
+        for place in places
+    )
 
 
 def _item(

@@ -41,7 +41,7 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
         # Broken off by us, not by the worker: it may go on as soon as it may.
         return replace(memory, moving=False, acted_at_s=None)
     # The way back is barred from when memory has left, not from when that was decided.
-    left = {source: at_s for (source, _), size in outcome.moved.items() if size}
+    left = {source: at_s for source, _ in outcome.moved if source in memory.left_at_s}
     memory = replace(memory, left_at_s={**memory.left_at_s, **left})
     wanted = outcome.decision.move_bytes
     brought_little = bool(wanted) and outcome.moved_bytes * 2 < wanted

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
-from numad_py.model.plan import WorkerMemory
-from numad_py.model.snapshot import Worker
+from numad_py.decide.places import foreign_cpus
+from numad_py.model.plan import DecisionState, WorkerMemory
+from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.policy.schema import PlacementPolicy
 
 GREW_SHARE = 0.02
@@ -25,17 +27,33 @@ def watch(memory: WorkerMemory, worker: Worker, now_s: float) -> WorkerMemory:
         # The first look says nothing of growth.
         grown_at_s = now_s if memory.seen_at_s is not None else None
         largest = size
-    demand = worker.demand_cpus
-    if memory.demand_cpus is not None and memory.seen_at_s is not None:
-        weight = math.exp(-max(0.0, now_s - memory.seen_at_s) / DEMAND_S)
-        demand = weight * memory.demand_cpus + (1 - weight) * demand
+    # What it did before the first look counts from its birth: starting up is no demand that lasts.
+    since_s = worker.age_s if memory.seen_at_s is None else now_s - memory.seen_at_s
     return replace(
         memory,
         largest_bytes=largest,
         grown_at_s=grown_at_s,
-        demand_cpus=demand,
+        demand_cpus=lasting(memory.demand_cpus or 0.0, worker.demand_cpus, since_s),
         seen_at_s=now_s,
     )
+
+
+def watch_others(
+    state: DecisionState, snapshot: Snapshot, placed: Collection[WorkerId]
+) -> DecisionState:
+    """Return the state with the CPUs that others than these keep busy, as far as it lasts."""
+    now = foreign_cpus(snapshot, placed)
+    since_s = 0.0 if state.others_at_s is None else snapshot.at_s - state.others_at_s
+    others = {
+        node: lasting(state.others_cpus.get(node, 0.0), busy, since_s) for node, busy in now.items()
+    }
+    return replace(state, others_cpus=others, others_at_s=snapshot.at_s)
+
+
+def lasting(before: float, now: float, since_s: float) -> float:
+    """Return a mean in which the last DEMAND_S or so weigh."""
+    weight = math.exp(-max(0.0, since_s) / DEMAND_S)
+    return weight * before + (1 - weight) * now
 
 
 def loading(

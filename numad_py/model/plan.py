@@ -213,6 +213,9 @@ class DecisionState:
 
     workers: Mapping[WorkerId, WorkerMemory] = field(default_factory=dict)
     paused: bool = False
+    others_cpus: Mapping[int, float] = field(default_factory=dict)
+    """CPUs that others than the workers to be placed keep busy, by node, over the last minute."""
+    others_at_s: float | None = None
 
     def of(self, worker: WorkerId) -> WorkerMemory:
         """Return what is remembered of a worker; empty for a new one."""

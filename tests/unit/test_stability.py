@@ -111,12 +111,44 @@ def test_an_old_worker_that_grows_is_not_loading() -> None:
 
 def test_demand_is_what_lasts() -> None:
     """A look in which a worker stands still takes little off its demand; minutes take all."""
-    busy, idle = worker("x/0", {0: 10}, demand_cpus=4.0), worker("x/0", {0: 10}, demand_cpus=0.0)
+    busy = worker("x/0", {0: 10}, demand_cpus=4.0, age_s=3600.0)
+    idle = replace(busy, demand_cpus=0.0)
     memory = watch(WorkerMemory(), busy, 1000.0)
     soon = watch(memory, idle, 1005.0)
     assert soon.demand_cpus == pytest.approx(4.0, rel=0.1)
     late = watch(memory, idle, 1000.0 + 10 * DEMAND_S)
     assert late.demand_cpus == pytest.approx(0.0, abs=0.01)
+
+
+def test_starting_up_is_no_demand_that_lasts() -> None:
+    """What a worker of five seconds has used says little of what it will keep busy."""
+    young = worker("x/0", {0: 10}, demand_cpus=4.0, age_s=5.0)
+    assert watch(WorkerMemory(), young, 1000.0).demand_cpus == pytest.approx(0.32, rel=0.01)
+
+
+def test_who_lives_on_a_node_is_not_moved_away_for_a_little_too_much_demand() -> None:
+    """Five CPUs wanted of four leave all where they are; seven move somebody away."""
+    for demand, moved in ((1.25, False), (1.75, True)):
+        workers = [worker(f"x/{i}", {1: 500}, demand_cpus=demand, age_s=36000.0) for i in range(4)]
+        calm = (replace(w, demand_cpus=0.5) for w in workers)
+        _, state = decide(machine(*calm), Policy(), START)
+        known = {k: replace(m, moving=False) for k, m in state.workers.items()}
+        plan, _ = decide(machine(*workers, at_s=2000.0), Policy(), replace(state, workers=known))
+        assert (any(home(d) != [1] for d in plan.decisions)) == moved
+
+
+def test_a_plan_that_was_not_carried_out_is_no_home() -> None:
+    """Crowded for a while within the cooldown, it is at home again when that has passed."""
+    workers = [worker(f"x/{i}", {1: 500}, demand_cpus=0.5, age_s=36000.0) for i in range(4)]
+    _, state = decide(machine(*workers), Policy(), START)
+    calm = {k: replace(m, moving=False, acted_at_s=1000.0) for k, m in state.workers.items()}
+    state = replace(state, workers=calm)
+    busy = (replace(w, demand_cpus=40.0) for w in workers)
+    plan, state = decide(machine(*busy, at_s=1030.0), Policy(), state)
+    assert {d.reason for d in plan.decisions} >= {Reason.COOLDOWN}
+    assert {tuple(m.home.nodes) for m in state.workers.values() if m.home} == {(1,)}
+    plan, _ = decide(machine(*workers, at_s=3000.0), Policy(), state)
+    assert [home(d) for d in plan.decisions] == [[1]] * 4
 
 
 # The way back
@@ -147,6 +179,13 @@ def test_what_a_worker_leaves_is_remembered_when_it_moves() -> None:
     assert state.of(pinned.id).left_at_s == {1: 1000.0, 2: 1000.0}
     outcome = Outcome(plan.decisions[0], End.DONE, 1000.0, 1.0)
     assert remember(state, [outcome], 1001.0).of(pinned.id).left_at_s == {1: 1000.0, 2: 1000.0}
+
+
+def test_a_few_pages_are_no_place_that_was_left() -> None:
+    """Libraries that lay on a node do not bar it."""
+    pinned = worker("x/0", {1: 100, 2: 1}, threads=(Thread(10, 5, frozenset({0}), 0, 100),))
+    _, state = decide(machine(pinned), Policy(), START)
+    assert state.of(pinned.id).left_at_s == {1: 1000.0}
 
 
 def test_a_home_is_left_only_for_a_clear_gain() -> None:
