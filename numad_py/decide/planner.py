@@ -23,6 +23,7 @@ from numad_py.policy.schema import Policy, Rule
 
 MOST_CROWDED = 1.5
 """So many times the CPUs of a node may those that live there want before some are moved away."""
+YOUNG_S = 120.0
 LEAST_BUSY = 0.1
 """What a remote byte of an idle worker counts, against one of a busy one."""
 
@@ -102,12 +103,19 @@ def _item(
         bytes_by_node=movable_by_node(worker, memory.refused),
         fixed_by_node=fixed_by_node(worker, memory.refused),
         cpus=demand,
-        busy=max(LEAST_BUSY, min(1.0, demand)),
+        busy=busyness(worker, demand),
         home=home.nodes if home is not None else None,
         apart=apart(worker, rule),
         keep=given.home is not None or (memory.moving and home is not None),
     )
     return item if bars is None else replace(item, allowed=bars.allowed, home=bars.earlier)
+
+
+def busyness(worker: Worker, demand_cpus: float) -> float:
+    """Return what a remote byte of a worker counts, 0..1; how busy a young one will be is open."""
+    if worker.age_s < YOUNG_S:
+        return 1.0
+    return max(LEAST_BUSY, min(1.0, demand_cpus))
 
 
 def apart(worker: Worker, rule: Rule | None) -> str | None:
