@@ -318,6 +318,7 @@ class Daemon:
         self.observer.use(policy)
         self.observer.masks_changed()  # another mode may have given them back
         self.policy = policy
+        self._state = replace(self._state, placing=None)  # other limits may hold now
         self._policy_error = None
         self._policy_loaded_at = clock.unix_s()
         log.info("policy loaded", files=list(policy.sources))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from numad_py.decide import words
 from numad_py.decide.findings import diagnose
 from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
 from numad_py.decide.moves import reserve
-from numad_py.decide.planner import Placed, place
+from numad_py.decide.planner import place
 from numad_py.decide.remember import cooldown_s
 from numad_py.decide.room import Room
 from numad_py.decide.turns import Turn, Wish, turns
@@ -20,13 +21,15 @@ from numad_py.model.plan import (
     Home,
     HomeSource,
     MemoryMove,
+    Placed,
+    Placing,
     Plan,
     Reason,
     Verdict,
     WorkerMemory,
 )
 from numad_py.model.residency import Mobility
-from numad_py.model.snapshot import Snapshot, Worker
+from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.policy.schema import PlacementPolicy, Policy
 
 RUN_LOCALITY = 0.9
@@ -94,9 +97,13 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     """
     watched = {w.id: watch(state.of(w.id), w, snapshot.at_s) for w in snapshot.workers}
     state = replace(state, workers=watched)
-    plannable = {w.id for w in snapshot.workers if _plannable(w)}
+    plannable = [w.id for w in snapshot.workers if _plannable(w)]
     state = watch_others(state, snapshot, plannable)
-    cases = {case.worker.id: case for case in _cases(snapshot, policy, state)}
+    given = _given(snapshot, policy)
+    placing = place(snapshot, policy, state, {key: given[key] for key in plannable})
+    state = replace(state, placing=placing)
+    made = _cases(snapshot, policy, state, given, placing)
+    cases = {case.worker.id: case for case in made}
     said = {key: _say(case, snapshot, policy.placement, state) for key, case in cases.items()}
     room = Room(snapshot, policy.placement)
     for case in cases.values():
@@ -116,19 +123,26 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     return Plan(snapshot.cycle, decisions), replace(state, workers=memories)
 
 
-def _cases(snapshot: Snapshot, policy: Policy, state: DecisionState) -> list[_Case]:
+def _given(snapshot: Snapshot, policy: Policy) -> dict[WorkerId, Given]:
     rules = {rule.name: rule for rule in policy.rules}
     follow = policy.placement.follow_devices
-    given = {
+    return {
         w.id: given_home(w, rules.get(w.rule), snapshot.topology, follow_devices=follow)
         for w in snapshot.workers
     }
-    part = {w.id: given[w.id] for w in snapshot.workers if _plannable(w)}
-    planned = place(snapshot, policy, state, part)
+
+
+def _cases(
+    snapshot: Snapshot,
+    policy: Policy,
+    state: DecisionState,
+    given: Mapping[WorkerId, Given],
+    placing: Placing,
+) -> list[_Case]:
     cases = []
     for worker in snapshot.workers:
         memory = state.of(worker.id)
-        placed = planned.get(worker.id, Placed(given[worker.id].home))
+        placed = placing.workers.get(worker.id, Placed(given[worker.id].home))
         finding = diagnose(worker, placed.home, memory)
         remote = _is_remote(finding, policy.placement, memory, _unsure(worker))
         bind = None

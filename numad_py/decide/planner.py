@@ -7,7 +7,7 @@ workers that are being moved, and those that are still loading.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from numad_py.decide.constraints import Bars, bars_of, constraints_of
 from numad_py.decide.home import Given
@@ -16,25 +16,29 @@ from numad_py.decide.problem import Item, Place, Problem, Solution
 from numad_py.decide.sizes import fixed_by_node, movable_by_node
 from numad_py.decide.solver import solve
 from numad_py.model.cpulist import format_list
-from numad_py.model.plan import Alternative, DecisionState, Home, HomeSource, WorkerMemory
+from numad_py.model.plan import (
+    Alternative,
+    DecisionState,
+    Home,
+    HomeSource,
+    Placed,
+    Placing,
+    WorkerMemory,
+)
 from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.policy.schema import Policy, Rule
 
 MOST_CROWDED = 1.5
 """So many times the CPUs of a node may those that live there want before some are moved away."""
+AGAIN_S = 60.0
+"""So often all are placed anew, though nothing has happened: demand and room change slowly."""
+AWAY_SHARE = 0.01
+"""A worker with no more of its memory elsewhere is at home."""
 YOUNG_S = 120.0
+"""A worker of this age has shown how busy it is."""
 LEAST_BUSY = 0.1
 """What a remote byte of an idle worker counts, against one of a busy one."""
-
-
-@dataclass(frozen=True)
-class Placed:
-    """What planning brought for one worker."""
-
-    home: Home | None
-    alternatives: tuple[Alternative, ...] = ()
-    constraints: tuple[str, ...] = ()
 
 
 def place(
@@ -42,8 +46,10 @@ def place(
     policy: Policy,
     state: DecisionState,
     given: Mapping[WorkerId, Given],
-) -> dict[WorkerId, Placed]:
+) -> Placing:
     """Return a home for each worker that is free to be given one, as far as there is one.
+
+    An earlier placing stands for AGAIN_S while the same workers are there and all are at home.
 
     Args:
         snapshot: the machine.
@@ -53,8 +59,12 @@ def place(
             workers that are named here take part.
     """
     free = [w for w in snapshot.workers if w.id in given and given[w.id] == Given()]
+    homes = {key: said.home.nodes if said.home else None for key, said in given.items()}
     if not free:
-        return {}
+        return Placing(snapshot.at_s, {}, homes)
+    before = state.placing
+    if before is not None and before.given == homes and _stands(before, free, snapshot, state):
+        return before
     taking = [w for w in snapshot.workers if w.id in given and given[w.id].obstacle is None]
     rules = {rule.name: rule for rule in policy.rules}
     bars = {w.id: bars_of(w, state.of(w.id), snapshot, policy.placement) for w in free}
@@ -64,11 +74,33 @@ def place(
     ]
     places = places_of(snapshot, policy.placement, foreign_cpus=state.others_cpus)
     solution = solve(Problem(_as_crowded(places, items), tuple(items)))
-    return {
+    placed = {
         worker.id: _placed(worker, item, solution, state, bars[worker.id])
         for worker, item in zip(taking, items, strict=True)
         if worker.id in bars
     }
+    return Placing(snapshot.at_s, placed, homes)
+
+
+def _stands(
+    before: Placing, free: Sequence[Worker], snapshot: Snapshot, state: DecisionState
+) -> bool:
+    """Say whether nothing has happened since that calls for placing anew."""
+    if snapshot.at_s - before.at_s >= AGAIN_S or before.workers.keys() != {w.id for w in free}:
+        return False
+    online = set(snapshot.topology.node_ids)
+    for worker in free:
+        home, memory = before.workers[worker.id].home, state.of(worker.id)
+        if home is None or memory.moving or not home.nodes <= online:
+            return False
+        mems = worker.memory.mems_allowed
+        if mems is not None and not home.nodes <= mems:
+            return False
+        movable = movable_by_node(worker, memory.refused)
+        away = sum(size for node, size in movable.items() if node not in home.nodes)
+        if away > AWAY_SHARE * sum(movable.values()):
+            return False
+    return True
 
 
 def _as_crowded(places: Sequence[Place], items: Sequence[Item]) -> tuple[Place, ...]:

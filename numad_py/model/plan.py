@@ -179,6 +179,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """What placing all workers together brought for one of them."""
+
+    home: Home | None
+    alternatives: tuple[Alternative, ...] = ()
+    constraints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the workers went that were free to be placed, and beside whom."""
+
+    at_s: float
+    workers: Mapping[WorkerId, Placed]
+    given: Mapping[WorkerId, frozenset[int] | None]
+    """Homes that were given, of all that took part; None: it was free."""
+
+
+@dataclass(frozen=True)
 class WorkerMemory:
     """What is remembered of a worker between cycles."""
 
@@ -216,6 +235,8 @@ class DecisionState:
     others_cpus: Mapping[int, float] = field(default_factory=dict)
     """CPUs that others than the workers to be placed keep busy, by node, over the last minute."""
     others_at_s: float | None = None
+    placing: Placing | None = None
+    """The last one."""
 
     def of(self, worker: WorkerId) -> WorkerMemory:
         """Return what is remembered of a worker; empty for a new one."""

@@ -201,14 +201,14 @@ def _reservations(reservations: Sequence[Entry]) -> str:
 
 def _passed_over(passed_over: Sequence[Entry]) -> str:
     return table(
-        ("NOT WATCHED", "PID", "RESIDENT", "WHY", "COMMAND"),
+        ("NOT WATCHED", "PID", "RESIDENT", "COMMAND", "WHY"),
         [
             (
                 p["comm"],
                 str(p["pid"]),
                 format_bytes(p["resident_bytes"]),
-                p["why"],
                 p["command"] or "-",
+                p["why"],
             )
             for p in passed_over
         ],

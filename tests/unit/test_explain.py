@@ -20,12 +20,12 @@ from numad_py.model.plan import (
     Reason,
     Verdict,
 )
-from numad_py.model.residency import Confirmation, Source
+from numad_py.model.residency import Confirmation, Kind, Mobility, Source
 from numad_py.model.snapshot import Bandwidth, MemoryStatus, PassedOver, Worker
 from numad_py.serve.explain import WIDTH, explain_document, render_explain
 from numad_py.serve.explain_words import BARRED, ENDS, MEANINGS, SOURCES, WIDEN
 from numad_py.serve.status import plan_document, status_document
-from tests.unit.seen import GIB, MIB, NOW_S, anon, report, rests, snapshot, worker
+from tests.unit.seen import GIB, MIB, NOW_S, anon, report, residency, rests, snapshot, worker
 
 FACTS = {"pid", "home", "away", "remote", "cpus", "widen"}
 """What a meaning may ask to be filled in."""
@@ -251,3 +251,17 @@ def test_decisions_carry_what_else_could_have_been() -> None:
     (found,) = plan_document(made, source="direct")["decisions"]
     assert found["alternatives"] == [{"home": [0, 1], "dearer_bytes": 5, "barred_by": "apart"}]
     assert found["constraints"] == ["one"]
+
+
+def test_what_lies_off_home_is_a_part_of_all_while_mobility_is_not_known() -> None:
+    """A sample tells not what may be moved: all of it counts, and never none of nothing."""
+    found = residency(
+        {(0, Kind.ANON, Mobility.MOVABLE): 99 * MIB, (1, Kind.ANON, Mobility.MOVABLE): MIB},
+        mobility_known=False,
+    )
+    seen = worker(found=found)
+    finding = replace(rests(seen).finding, remote_bytes=MIB)
+    decision = replace(rests(seen), reason=Reason.BELOW_THRESHOLD, finding=finding)
+    made = report(snapshot(seen), decision)
+    shown = render_explain(explain_document(status_document(made, source="direct"), "x/0"))
+    assert "1.0 MiB of the 100.0 MiB" in " ".join(shown.split())

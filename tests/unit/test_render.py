@@ -172,6 +172,6 @@ def test_processes_that_are_not_watched_are_told_with_their_command() -> None:
     """Of ten that are called python3 one wants to know which is which."""
     over = PassedOver(7, "python3", GIB, "no rule matches", "python3 train.py")
     shown = text(snapshot(passed_over=(over,)))
-    assert "python3      7    1.0 GiB   no rule matches  python3 train.py" in shown
+    assert "python3      7    1.0 GiB   python3 train.py  no rule matches" in shown
     (told,) = status_document(report(snapshot(passed_over=(over,))), source="direct")["passed_over"]
     assert told["command"] == "python3 train.py"

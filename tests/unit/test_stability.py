@@ -9,6 +9,7 @@ import pytest
 
 from numad_py.decide.decisions import decide
 from numad_py.decide.places import capacity_cpus, places_of
+from numad_py.decide.planner import AGAIN_S
 from numad_py.decide.remember import remember
 from numad_py.decide.watch import DEMAND_S, watch
 from numad_py.model.machine import HugePages, NodeState
@@ -65,6 +66,12 @@ def decisions(plan: Plan) -> dict[str, Decision]:
 def home(decision: Decision) -> list[int] | None:
     """Return the ids of the home nodes."""
     return sorted(decision.finding.home.nodes) if decision.finding.home else None
+
+
+def calmed(state: DecisionState) -> DecisionState:
+    """Return the state when all moves have ended, and nobody cools down."""
+    known = {k: replace(m, moving=False, acted_at_s=None) for k, m in state.workers.items()}
+    return replace(state, workers=known)
 
 
 # Loading
@@ -149,6 +156,23 @@ def test_a_plan_that_was_not_carried_out_is_no_home() -> None:
     assert {tuple(m.home.nodes) for m in state.workers.values() if m.home} == {(1,)}
     plan, _ = decide(machine(*workers, at_s=3000.0), Policy(), state)
     assert [home(d) for d in plan.decisions] == [[1]] * 4
+
+
+def test_all_are_placed_again_where_something_happens_and_once_a_minute() -> None:
+    """While the same workers are at home the last placing stands; a newcomer calls for another."""
+    workers = [worker(f"x/{i}", {i: 500}) for i in range(3)]
+    _, state = decide(machine(*workers), Policy(), START)
+    # In the first cycle their threads were bound.
+    _, again = decide(machine(*workers, at_s=1010.0), Policy(), calmed(state))
+    stands = again.placing
+    _, later = decide(machine(*workers, at_s=1015.0), Policy(), calmed(again))
+    _, newcomer = decide(
+        machine(*workers, worker("x/3", {0: 10}), at_s=1015.0), Policy(), calmed(again)
+    )
+    _, minute = decide(machine(*workers, at_s=1010.0 + AGAIN_S), Policy(), calmed(again))
+    assert later.placing is stands
+    assert newcomer.placing is not stands
+    assert minute.placing is not stands
 
 
 # The way back
