@@ -69,6 +69,8 @@ class Reading:
     thp_bytes: int | None = None
     again_at_s: float = 0.0
     """Where there are no figures: not tried again before."""
+    since_s: float | None = None
+    """Since when readings find the same."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +202,8 @@ class Scanner:
 
     def _pause_s(self, known: Reading) -> float:
         """Return how long figures stand without another look; longer, once one changed nothing."""
-        residency, looked_at_s = known.residency, _looked_at_s(known)
-        unchanged_s = looked_at_s - residency.read_at_s if residency is not None else 0.0
-        return as_long_again(unchanged_s, self._policy.interval_s)
+        since_s = known.tried_at_s if known.since_s is None else known.since_s
+        return as_long_again(_looked_at_s(known) - since_s, self._policy.interval_s)
 
     def _confirmed_by_cgroup(self, subject: Subject, known: Reading, now_s: float) -> bool:
         """Say whether its own cgroup is charged as it was when the worker was read."""
@@ -262,6 +263,7 @@ class Scanner:
             charged=charges.by_node() if charges is not None else None,
             thp_bytes=thp,
             again_at_s=again_at_s,
+            since_s=_since_s(before, looked.residency, now_s),
         )
 
     def _charges(self, subject: Subject, now_s: float) -> tuple[Residency | None, int | None]:
@@ -323,6 +325,18 @@ class Scanner:
             f"reading it in full would keep it from mapping memory for some {expected_s:.1f} s; "
             f"[scan] longest_hold is {longest_s:g} s"
         )
+
+
+def _since_s(before: Reading | None, found: Residency | None, now_s: float) -> float:
+    """Return since when a worker's memory lies as it does."""
+    if before is None or before.residency is None or found is None:
+        return now_s
+    was, is_ = before.residency.by_node(), found.by_node()
+    size = sum(was.values())
+    error = max(SAME_SHARE, found.error_share, before.residency.error_share)
+    if abs(sum(is_.values()) - size) > CHANGED_SHARE * size or _furthest(was, is_) > error:
+        return now_s
+    return before.tried_at_s if before.since_s is None else before.since_s
 
 
 def _looked_at_s(known: Reading) -> float:

@@ -344,3 +344,14 @@ def test_what_was_read_in_full_is_confirmed_by_a_light_sample(told: Told) -> Non
     scanner.closer(subject(), 300.0, lambda: None)
     look(scanner, 400.0)
     assert told.light == [False, False, True]
+
+
+def test_full_readings_that_bring_nothing_new_are_made_more_seldom(told: Told) -> None:
+    """A worker at rest is read at 15, 30, 60, 120, 180 s; one whose memory moves every 15 s."""
+    for moves, count in ((False, 6), (True, 13)):
+        scanner = Scanner(told, POLICY)
+        told.sampling, told.fulls[ONE.pid] = False, 0
+        for step in range(13):
+            told.by_node = {step % 2 if moves else 0: GIB}
+            look(scanner, 100.0 + 15 * step)
+        assert told.fulls[ONE.pid] == count

@@ -132,6 +132,7 @@ def test_no_more_than_a_burst_is_saved_up(told: Told) -> None:
     scanner = Scanner(told, POLICY)
     look(scanner, 0.0)
     told.full_cost_s = BURST_S + 1.0
+    told.by_node = {1: GIB}
     look(scanner, 86400.0)
     told.full_cost_s = 0.0
     look(scanner, 86400.0 + 1.0 / POLICY.cpu_share - 1)
