@@ -18,9 +18,9 @@ from typing import Any
 
 from tests.bench.table import NotHere, Row, State, head
 
-SUBJECTS = ("start", "discovery", "sampling", "quiet", "placing", "weeks")
+SUBJECTS = ("start", "discovery", "sampling", "quiet", "placing", "settling", "moving", "weeks")
 """Modules of this package, imported when their turn comes: a broken one is a row that failed."""
-LONG = ("weeks",)
+LONG = ("moving", "weeks")
 """Only where they are named: they take twenty minutes and more."""
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = 130

@@ -22,8 +22,9 @@ from typing import Any
 from numad_py.model.cpulist import parse_list
 from numad_py.serve.control import call
 from tests.bench.load import crowd, workers
-from tests.bench.native import INTERVAL_S, NUMAD, SIZE, Load
+from tests.bench.native import SIZE, Load
 from tests.fake_tree import FakeMachine, FakeNode
+from tests.guest.numad import COMMAND, INTERVAL_S
 
 NODES = 4
 NODE_MIB = 65_536
@@ -58,7 +59,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     _hide(folder)
     with crowd(load.idle), workers(load.workers, f"--size {SIZE}"), _daemon(folder, load) as daemon:
-        subprocess.run([numad, *NUMAD.split()[1:]], check=True, timeout=READY_WITHIN_S)
+        subprocess.run([numad, *COMMAND.split()[1:]], check=True, timeout=READY_WITHIN_S)
         time.sleep(load.settle_s)
         ours = _spent(load, str(daemon.pid), f'{sys.executable} -c "{CYCLE}"')
         theirs = _spent(load, PID_FILE.read_text().strip(), f"grep -c 'Processes: ' {LOG}")

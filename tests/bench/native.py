@@ -23,11 +23,9 @@ from typing import Any
 
 from tests.bench.table import Figure, NotHere
 from tests.guest.image import cache_folder
+from tests.guest.numad import COMMAND
 
 ROOT = Path(__file__).parents[2]
-INTERVAL_S = 5
-NUMAD = f"numad -v -H 0 -i {INTERVAL_S}:{INTERVAL_S}"
-"""Logs at level info, which is where a cycle can be seen; leaves khugepaged as it is."""
 SIZE = "64MiB"
 """Of a worker."""
 TOOLS = ("setpriv", "unshare", "mount", "gcc")
@@ -169,7 +167,7 @@ def _answer(load: Load, process: subprocess.Popen[str]) -> Compared:
     return Compared(
         ours,
         theirs,
-        f"CPU a cycle; theirs: {NUMAD}, which read the stat of {min(found['seen'])} to "
+        f"CPU a cycle; theirs: {COMMAND}, which read the stat of {min(found['seen'])} to "
         f"{max(found['seen'])} processes in each cycle and moved {found['moved']}; natively, "
         f"both at once, {load.settle_s:.0f} s after their start; the four nodes are made files",
     )

@@ -10,12 +10,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.native import INTERVAL_S, NUMAD, SIZE, Load, compared
+from tests.bench.native import SIZE, Load, compared
 from tests.bench.table import Figure, NotHere, Row, State
 from tests.guest.daemon import Service
 from tests.guest.fleet import Fleet
 from tests.guest.image import GuestError, check_tools
 from tests.guest.machine import Machine
+from tests.guest.numad import COMMAND, INTERVAL_S, LOG, Numad
 from tests.guest.project import build_crowd
 from tests.guest.workers import Workers
 
@@ -28,15 +29,12 @@ is a crowd that is called idle. numad needs less."""
 HERE_SETTLE_S = 190
 """The same on this machine, where a process is only seconds old at the start: it is looked at when
 some 10, 30 and 130 s old, and then not for minutes."""
-HERE_WINDOW_S = 58
-"""Workers that are in no cgroup of their own are looked at once a minute where nothing changes."""
-WINDOW_S = 28
-"""And until the next rest: half a minute, in which is all that comes round by then."""
+WINDOW_S = 58
+"""And until the next rest: a minute, in which is all that comes round where nothing changes."""
 WINDOWS = 3
 LIMIT = 0.5
-NUMAD_LOG = "/var/log/numad.log"
 CYCLES = "python3 /opt/load/probe.py metrics | grep ^numad_py_cycles_total"
-NUMAD_CYCLES = f"grep -c 'Processes: ' {NUMAD_LOG}"
+NUMAD_CYCLES = f"grep -c 'Processes: ' {LOG}"
 
 
 def rows() -> Iterator[Row]:
@@ -49,7 +47,7 @@ def _here() -> Row:
     """Compare natively; where that cannot be, the guest is still to be measured."""
     case = f"{IDLE:,} processes, {WORKERS} workers, on this machine"
     try:
-        (found,) = compared([Load(IDLE, WORKERS, HERE_SETTLE_S, HERE_WINDOW_S, WINDOWS)])
+        (found,) = compared([Load(IDLE, WORKERS, HERE_SETTLE_S, WINDOW_S, WINDOWS)])
     except NotHere as why:
         return Row("quiet", case, note=f"not measured: {why}", state=State.NOT_HERE)
     return Row("quiet", case, found.ours, found.theirs, "ms", note=found.note).at_most(LIMIT)
@@ -103,19 +101,16 @@ def _both(guest: Machine) -> tuple[Figure, Figure, str]:
     """
     service = Service(guest)
     service.configure(f'[daemon]\ninterval = "{INTERVAL_S}s"\n')
-    guest.run(f"rm -f {NUMAD_LOG}; {NUMAD}")
-    pid = guest.out("cat /var/run/numad.pid").strip()
+    numad = Numad(guest)
     try:
         service.start()
         guest.run(f"sleep {SETTLE_S}", timeout=SETTLE_S + 60)
-        ours, theirs = _cpu_ms(guest, (service.show("MainPID"), CYCLES), (pid, NUMAD_CYCLES))
-        log = guest.out(f"cat {NUMAD_LOG}")
+        ours, theirs = _cpu_ms(guest, (service.show("MainPID"), CYCLES), (numad.pid, NUMAD_CYCLES))
+        log = numad.log()
         said = service.show("StatusText")
     finally:
         service.stop()
-        guest.run(
-            f"kill {pid}; for i in $(seq 100); do [ -e /proc/{pid} ] || break; sleep 0.1; done"
-        )
+        numad.stop()
     if f"{WORKERS} of {WORKERS} workers at home, 0 moving" not in said:
         msg = f"numad-py has more to do than to look: {said}"
         raise RuntimeError(msg)
@@ -125,7 +120,7 @@ def _both(guest: Machine) -> tuple[Figure, Figure, str]:
         raise RuntimeError(msg)
     moved = log.count("Advising pid")
     note = (
-        f"CPU a cycle; theirs: {NUMAD}, which read the stat of "
+        f"CPU a cycle; theirs: {COMMAND}, which read the stat of "
         f"{min(seen)} to {max(seen)} processes in each cycle and moved {moved}; of those "
         "below 300 MB it reads nothing else"
     )

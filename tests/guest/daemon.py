@@ -23,8 +23,9 @@ class Service:
         self.guest.run(f"printf %s {shlex.quote(text)} > {DROP_IN}")
 
     def start(self) -> None:
-        """Start it, and wait until it is ready."""
-        self.guest.run("systemctl start numad-py")
+        """Start it, and wait until it is ready; where it is not, its journal tells why."""
+        why = "journalctl -u numad-py -n 20 -o cat --no-pager"
+        self.guest.run(f"systemctl start numad-py || {{ {why}; exit 1; }}")
 
     def stop(self) -> float:
         """Stop it; return how long that took, seconds of the guest's clock."""
