@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import queue
 import signal
 from collections.abc import Callable, Mapping
@@ -17,24 +17,29 @@ from numad_py.act.actuator import Actuator
 from numad_py.advisor import Advisor
 from numad_py.cycle import look_and_decide
 from numad_py.decide.remember import remember
+from numad_py.decide.rest import at_rest
 from numad_py.errors import Interrupted, NumadError, PolicyError, UsageError
-from numad_py.events import Command, Event, Stop, Wake
+from numad_py.events import Command, Event, Stop, Wake, handle_until
 from numad_py.kernel import clock
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import DecisionState, Plan, Verdict
 from numad_py.model.snapshot import Snapshot
+from numad_py.observe.glance import Glance
 from numad_py.observe.observer import Observer
 from numad_py.policy.schema import Mode, OnStop, Policy, fixed_at_start
 from numad_py.serve.logs import Voice, configure
 from numad_py.serve.notify import Notifier
 from numad_py.serve.recent import Recent
-from numad_py.serve.report import CycleReport, Totals
+from numad_py.serve.report import Cost, CycleReport, Totals
 from numad_py.serve.status import plan_document, status_document
+from numad_py.serve.summary import summary
 
 log = structlog.get_logger(__name__)
 
 ANSWER_WITHIN_S = 10.0
 """How long a client of the control socket waits for the main loop."""
+TOPOLOGY_EVERY_S = 1.0
+"""After a change of the topology the next cycle comes no sooner after the last one."""
 STOP_WITHIN_S = 1.5
 """The mover is given this long to finish its chunk; systemctl stop is to take 2 s at most."""
 
@@ -56,6 +61,7 @@ class Daemon:
         load_policy: Callable[[], Policy],
         notifier: Notifier,
         mailbox: queue.SimpleQueue[Event],
+        dry_run: bool = False,
     ) -> None:
         """Take the rooms; ``load_policy`` reads the files again and raises PolicyError."""
         self.policy = policy
@@ -64,11 +70,14 @@ class Daemon:
         self.mailbox = mailbox
         self.totals = Totals()
         self.report: CycleReport | None = None
+        self._whole: Glance | None = None
+        """With which the last whole look began; None: another one is due."""
         self.advisor = Advisor()
         self.reached_at: Mapping[str, str | None] = {}
         """Where it listens, by what for; None where it does not."""
         self._load_policy = load_policy
         self._notifier = notifier
+        self._dry_run = dry_run
         self._voice = Voice()
         self._state = DecisionState()
         self._policy_error: str | None = None
@@ -93,12 +102,9 @@ class Daemon:
             self._started = True
             self._notifier.ready()
             due = clock.monotonic_s() + self.policy.daemon.interval_s
-            while not self._ended():
-                if self._wait(due) or clock.monotonic_s() >= due:
-                    if self._ended():
-                        break
-                    self._cycle_or_say()
-                    due = clock.monotonic_s() + self.policy.daemon.interval_s
+            while self._wait(due):
+                self._cycle_or_say()
+                due = clock.monotonic_s() + self.policy.daemon.interval_s
         except Interrupted:
             self._started = True
             log.info("stopping in the middle of a look")
@@ -120,16 +126,18 @@ class Daemon:
             self._notifier.status(f"the last cycle failed: {error}")
             self._feed()
 
-    def _ended(self) -> bool:
-        return self._stopping
-
     def cycle(self) -> CycleReport:
         """Observe, decide, act, remember, publish."""
         began_at_s = clock.boottime_s()
         began_s, began_cpu_s = clock.monotonic_s(), clock.thread_cpu_s()
         self._untold += self._take_outcomes()
+        glance = self.observer.glance(self._between)
+        if (report := self._resting_report(glance)) is not None:
+            cost = Cost(clock.monotonic_s() - began_s, clock.thread_cpu_s() - began_cpu_s)
+            return self._publish_again(report, glance, cost)
+        self._whole = glance
         snapshot, plan, self._state = look_and_decide(
-            self.observer, self.policy, self._remembered, self._between
+            self.observer, self.policy, self._remembered, self._between, glance
         )
         outcomes, self._untold = self._untold, ()
         self.actuator.forget_ended(frozenset(worker.id for worker in snapshot.workers))
@@ -147,6 +155,25 @@ class Daemon:
             reading_s=self.observer.scanner.cpu_s,
         )
         return self._publish(snapshot, plan, outcomes, duration_s, cpu_s, began_at_s=began_at_s)
+
+    def _resting_report(self, glance: Glance) -> CycleReport | None:
+        """Return the last report where all rest and nothing has changed; None: look and decide."""
+        report, whole = self.report, self._whole
+        if report is None or whole is None or self._untold or self.actuator.busy():
+            return None
+        if not at_rest(report.plan, report.snapshot) or glance.changed_since(whole):
+            return None
+        return report
+
+    def _publish_again(self, report: CycleReport, glance: Glance, cost: Cost) -> CycleReport:
+        """Tell the same again, with the nodes as they are now."""
+        self._cycled_at_s = clock.monotonic_s()
+        self.totals = self.totals.repeat(report.plan, cost)
+        self.report = report.repeated(
+            glance.machine.node_states, glance.machine.pressure, cost, clock.unix_s()
+        )
+        self._feed()
+        return self.report
 
     def _remembered(self, snapshot: Snapshot) -> DecisionState:
         return remember(self._state, self._untold, snapshot.at_s)
@@ -170,10 +197,7 @@ class Daemon:
     def _take_outcomes(self) -> tuple[Outcome, ...]:
         outcomes = self.actuator.outcomes()
         for outcome in outcomes:
-            if outcome.moved or outcome.after is not None:
-                self.observer.accept(outcome.decision.worker, outcome.after)
-            if outcome.threads_bound:
-                self.observer.masks_changed()
+            self.observer.learn(outcome)
         return outcomes
 
     def _publish(
@@ -201,69 +225,51 @@ class Daemon:
             cycle_cpu_s=cpu_s,
             interval_s=self.policy.daemon.interval_s,
             progress=self.actuator.progress(),
+            settings=self.actuator.settings(),
             last_cycle_at=clock.unix_s(),
             began_at_s=began_at_s,
+            dry_run=self._dry_run,
         )
         self._recent.add(snapshot, plan, outcomes, self._cycled_at_s)
         self._voice.say_outcomes(outcomes)
         if self.policy.daemon.mode is not Mode.OBSERVE:
-            self._voice.say(plan, acting=self.policy.daemon.mode is Mode.ACT)
+            acting = self.policy.daemon.mode is Mode.ACT and not self._dry_run
+            self._voice.say(plan, snapshot.topology, acting=acting)
         self._feed()
-        self._notifier.status(self._summary(snapshot, plan))
+        self._notifier.status(summary(self.report, self.actuator.busy()))
         return self.report
-
-    def _summary(self, snapshot: Snapshot, plan: Plan) -> str:
-        """Return the line that ``systemctl status`` shows."""
-        with_memory = sum(1 for node in snapshot.topology.nodes if node.has_memory)
-        workers = len(snapshot.workers)
-        if with_memory < 2:  # noqa: PLR2004 - it takes two to move anything
-            return f"one node: nothing to move; measuring {workers} workers"
-        home = sum(1 for d in plan.decisions if d.verdict is Verdict.REST)
-        words = [f"{home} of {workers} workers at home", f"{self.actuator.busy()} moving"]
-        if self._state.paused:
-            words.insert(0, "paused")
-        if self._policy_error:
-            words.append("policy file rejected, the earlier one stands")
-        return f"{self.policy.daemon.mode.value}: {', '.join(words)}"
 
     # Between two cycles
 
     def _wait(self, due_s: float) -> bool:
-        """Handle events until the next cycle is due; say whether one is wanted now.
+        """Handle events until the next cycle is due, or one is wanted sooner; False: none is.
 
         The watchdog is fed here too, since an interval may be longer than its limit: that this
         loop turns is what it is to hold.
         """
-        while (left_s := due_s - clock.monotonic_s()) > 0:
-            slice_s = left_s
-            if self._notifier.watchdog_s is not None:
-                slice_s = min(left_s, self._notifier.watchdog_s / 3)
-            try:
-                event = self.mailbox.get(timeout=slice_s)
-            except queue.Empty:
-                self._feed()
-                continue
-            if self._handle(event):
-                # Whatever else has come by now is served by the same cycle.
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        self._handle(self.mailbox.get_nowait())
-                return True
-        return False
+        watchdog_s = self._notifier.watchdog_s
+        often_s = None if watchdog_s is None else watchdog_s / 3
+        handle_until(due_s, self.mailbox, self._handle, self._feed, often_s)
+        return not self._stopping
 
-    def _handle(self, event: Event) -> bool:
-        """Do what an event asks for; return whether a cycle is wanted now."""
+    def _handle(self, event: Event) -> float:
+        """Do what an event asks for; return when the next cycle is to be at the latest."""
+        self._whole = None
+        at_once = clock.monotonic_s()
         if isinstance(event, Stop):
             log.info("stopping", why=event.why)
             self._stopping = True
-            return True
+            return at_once
         if isinstance(event, Wake):
-            if event.topology and self.observer.topology_changed():
+            if not event.topology:
+                return at_once
+            if self.observer.topology_changed():
                 log.info("topology changed, reading it again", why=event.why)
-            return True
+            # They come by the thousand: one for each block of memory that is plugged in.
+            return self._cycled_at_s + TOPOLOGY_EVERY_S
         if not event.answer.set_running_or_notify_cancel():
             # Whoever asked was told to try again.
-            return False
+            return math.inf
         try:
             event.answer.set_result(self._command(event.verb, event.arguments))
         except NumadError as error:
@@ -271,7 +277,7 @@ class Daemon:
         except Exception as error:  # one odd request must not end the daemon
             log.exception("a command failed", verb=event.verb)
             event.answer.set_exception(NumadError(f"{event.verb} failed: {error!r}; see the log"))
-        return event.verb in {"pause", "resume", "reload", "restore"}
+        return at_once if event.verb in {"pause", "resume", "reload", "restore"} else math.inf
 
     def _command(self, verb: str, arguments: Mapping[str, object]) -> object:
         if verb == "pause":
@@ -287,9 +293,10 @@ class Daemon:
         if verb == "restore":
             self._pause()
             given_back = self.actuator.restore_all()
+            settings = self.actuator.restore_settings()
             self.observer.masks_changed()
             log.info("affinity given back", workers=given_back)
-            return {"paused": True, "restored": given_back}
+            return {"paused": True, "restored": given_back, "settings": list(settings)}
         if verb == "advise":
             return self.advisor.answer(arguments, self._seen(), self.policy)
         msg = f"{verb!r} is not a verb of the control socket"
@@ -333,7 +340,7 @@ class Daemon:
         if verb == "record":
             return self._recent.document(arguments.get("after"), self.policy, clock.monotonic_s())
         if verb == "status":
-            told = {"reservations": self.advisor.told()}
+            told = {"cycles": self.totals.cycles, "reservations": self.advisor.told()}
             return {**status_document(self._seen(), source="daemon"), **told}
         if verb == "plan":
             return plan_document(self._seen(), source="daemon")

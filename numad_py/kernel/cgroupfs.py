@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import PurePosixPath
 
 from numad_py.errors import Malformed, NumadError
 from numad_py.kernel.files import Files
+from numad_py.kernel.pressure import parse_stalled_s
 from numad_py.model.cpulist import parse_list
 
 _UNIT = re.compile(r"\.(?:service|scope)$")
@@ -114,6 +116,16 @@ class CgroupFs(Files):
                 continue
             if stat.anon is not None or stat.file is not None:
                 return stat
+        return None
+
+    def memory_stalled_s(self, cgroup: str) -> float | None:
+        """Return for how long tasks of a cgroup have waited for memory; None where it is not told.
+
+        Of cgroup v2 only (Documentation/accounting/psi.rst).
+        """
+        for folder in _memory_folders(cgroup)[:1]:
+            with contextlib.suppress(NumadError):
+                return parse_stalled_s(self._read(f"{folder}/memory.pressure"))
         return None
 
     def holds_only(self, cgroup: str, pid: int) -> bool:

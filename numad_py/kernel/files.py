@@ -12,6 +12,8 @@ from numad_py.errors import Malformed, RightsError, Vanished
 
 _AT_ONCE = 64 * 1024
 """Bytes asked for in one read; the kernel's small files fit."""
+MOST_KEPT = 256
+"""So many files stay open at most, of a service that may have 1,024 (LimitNOFILE)."""
 
 
 class _Counted:
@@ -43,6 +45,43 @@ class Files:
         self.vanished = 0
         self.malformed = 0
         self._counted = _Counted(self)
+        self._kept: dict[str, int] | None = None
+        """Descriptors that stay open, by path; None: none does."""
+
+    def keep_open(self) -> None:
+        """Let the files that are read in each look stay open from now on.
+
+        Opening and closing one takes longer than reading it. Read at offset 0 the kernel makes its
+        text anew (``seq_read_iter``, fs/seq_file.c); of a process that has ended it answers ESRCH,
+        also where the pid is another's by then. For the kernel's own files only: an ordinary file
+        may be replaced by another of its name.
+        """
+        self._kept = {}
+
+    def _read_often(self, path: str) -> str:
+        """Return the text of a file that is read in each look; raises what ``_read`` does."""
+        if self._kept is None:
+            return self._read(path)
+        full = self._prefix + path
+        try:
+            descriptor = self._kept.get(path)
+            if descriptor is None:
+                if len(self._kept) >= MOST_KEPT:
+                    return self._read(path)
+                descriptor = self._kept[path] = self._open(full)
+            text = os.pread(descriptor, _AT_ONCE, 0)
+            while len(text) >= _AT_ONCE and (more := os.pread(descriptor, _AT_ONCE, len(text))):
+                text += more
+        except OSError as error:
+            self._close(path)
+            raise self._translate(error, full) from None
+        return text.decode("utf-8", "surrogateescape")
+
+    def _close(self, path: str) -> None:
+        """Let a file stay open no longer."""
+        descriptor = self._kept.pop(path, None) if self._kept is not None else None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _read(self, path: str) -> str:
         """Return a file's text.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numad_py.errors import Malformed, NumadError, Vanished
 from numad_py.kernel.files import Files
 from numad_py.kernel.machine_stat import MachineStat, parse_machine_stat
-from numad_py.kernel.pressure import parse_pressure
+from numad_py.kernel.pressure import parse_pressure, parse_stalled_s
 from numad_py.model.machine import Pressure
 
 
@@ -32,7 +32,7 @@ class MachineFs(Files):
             Malformed: the file holds no number.
         """
         try:
-            text = self._read("uptime")
+            text = self._read_often("uptime")
         except (Vanished, Malformed) as error:
             raise self._no_procfs(error) from None
         try:
@@ -44,7 +44,7 @@ class MachineFs(Files):
     def machine_stat(self) -> MachineStat:
         """Return how busy each CPU was, and how many processes were made (/proc/stat)."""
         with self._counted:
-            return parse_machine_stat(self._read("stat"))
+            return parse_machine_stat(self._read_often("stat"))
 
     def pressure(self) -> Pressure:
         """Return who waited for CPUs and memory; None where this kernel has no PSI.
@@ -55,13 +55,26 @@ class MachineFs(Files):
         shares: dict[str, dict[str, float]] = {}
         for name in ("cpu", "memory"):
             with contextlib.suppress(NumadError):
-                shares[name] = parse_pressure(self._read(f"pressure/{name}"))
+                shares[name] = parse_pressure(self._read_often(f"pressure/{name}"))
         memory = shares.get("memory", {})
         return Pressure(
             cpu_some=shares.get("cpu", {}).get("some"),
             memory_some=memory.get("some"),
             memory_full=memory.get("full"),
         )
+
+    def stalled_s(self) -> dict[str, float]:
+        """Return for how long tasks have waited since boot, for ``cpu`` and ``memory``.
+
+        Without those that this kernel does not tell.
+        """
+        found = {}
+        for name in ("cpu", "memory"):
+            with contextlib.suppress(NumadError):
+                stalled_s = parse_stalled_s(self._read(f"pressure/{name}"))
+                if stalled_s is not None:
+                    found[name] = stalled_s
+        return found
 
     def boot_id(self) -> str | None:
         """Return the id of this boot."""

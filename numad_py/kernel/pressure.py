@@ -18,3 +18,16 @@ def parse_pressure(text: str) -> dict[str, float]:
         if key in {"some", "full"} and name == "avg10" and dot and f"{whole}{part}".isdecimal():
             shares[key] = float(percent) / 100
     return shares
+
+
+def parse_stalled_s(text: str) -> float | None:
+    """Return the seconds for which some task waited so far; None where the file does not say.
+
+    The averages beside that total lag by some 10 s; the difference of two totals does not.
+    """
+    for line in text.split("\n")[:-1]:
+        key, _, figures = line.partition(" ")
+        total_us = figures.rpartition("total=")[2]
+        if key == "some" and total_us.isdecimal():
+            return int(total_us) / 1e6
+    return None

@@ -118,6 +118,15 @@ class ProcFs(MachineFs):
         with self._counted:
             return parse_stat(self._read(f"{pid}/stat"))
 
+    def stat_often(self, pid: int) -> Stat:
+        """Return /proc/PID/stat of a process that is asked for in each look, until it vanishes."""
+        with self._counted:
+            return parse_stat(self._read_often(f"{pid}/stat"))
+
+    def forget(self, pid: int) -> None:
+        """Ask for a process no more in each look."""
+        self._close(f"{pid}/stat")
+
     def process(self, pid: int) -> ProcessInfo:
         """Return what rules match on; what may not be read is None or empty.
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from numad_py.errors import NumadError
 from numad_py.kernel.files import Files
 
+ROOT = ("/", "")
+"""The group of all threads that are in no other."""
+
 
 @dataclass(frozen=True)
 class Traffic:

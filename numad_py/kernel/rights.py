@@ -11,7 +11,7 @@ BITS = {"CAP_SYS_PTRACE": 19, "CAP_SYS_NICE": 23}
 """Bit numbers in CapEff of /proc/self/status (include/uapi/linux/capability.h)."""
 USES = {
     "CAP_SYS_PTRACE": "to read numa_maps and move pages of other users' processes",
-    "CAP_SYS_NICE": "to set the affinity of other users' threads",
+    "CAP_SYS_NICE": "to set the affinity of other users' threads and move pages that several map",
 }
 
 

@@ -16,6 +16,8 @@ UNWRITTEN = -(1 << 31)
 """Put into status entries before the call: the kernel leaves those it did not get to unwritten."""
 MPOL_MF_MOVE = 1 << 1
 """Move pages mapped by this process alone (include/uapi/linux/mempolicy.h)."""
+MPOL_MF_MOVE_ALL = 1 << 2
+"""Move pages whoever maps them; needs CAP_SYS_NICE."""
 _NUMBERS = {
     "x86_64": {"move_pages": 279, "migrate_pages": 256},
     "aarch64": {"move_pages": 239, "migrate_pages": 238},
@@ -74,16 +76,20 @@ class Syscalls:
             raise Malformed(msg) from None
 
     def move_pages(
-        self, pid: int, addresses: array[int], targets: array[int]
+        self, pid: int, addresses: array[int], targets: array[int], *, shared: bool = False
     ) -> tuple[int, array[int]]:
         """Move pages, mapped by this process alone, each to its target node.
+
+        With ``shared`` those too that others map: EPERM without CAP_SYS_NICE
+        (``kernel_move_pages``, mm/migrate.c).
 
         Returns:
             How many pages a failed batch left over (the rest was not attempted), and each page's
             node or negative errno; UNWRITTEN where the kernel did not get to it.
         """
         status = array("i", [UNWRITTEN]) * len(addresses)
-        left = self._move_pages(pid, addresses, targets, status, MPOL_MF_MOVE)
+        flags = MPOL_MF_MOVE_ALL if shared else MPOL_MF_MOVE
+        left = self._move_pages(pid, addresses, targets, status, flags)
         return left, status
 
     def _move_pages(

@@ -231,7 +231,10 @@ class SysFs(Files):
 
     def _meminfo(self, node: int) -> dict[str, int]:
         """Return a node's meminfo in bytes; lines read ``Node 0 MemTotal:  2048 kB``."""
-        text = self._text(f"{_NODES}/node{node}/meminfo")
+        try:
+            text = self._read_often(f"{_NODES}/node{node}/meminfo")
+        except NumadError:
+            return {}
         figures: dict[str, int] = {}
         for key in _MEMINFO:
             number, unit, _ = text.partition(f" {key}:")[2].partition(" kB\n")

@@ -6,7 +6,8 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from numad_py.kernel.maps import MappedArea
 from numad_py.kernel.numa_maps import DEFAULT_POLICIES, Vma, file_kind
@@ -20,8 +21,6 @@ from numad_py.model.residency import (
 from numad_py.observe import sample as sampling
 from numad_py.observe.sample import Area
 
-SEGMENT_BYTES = 1 << 20
-"""Files and shared segments with less resident are not told apart: libraries, mostly."""
 SAMPLED_SEGMENT_BYTES = 64 << 20
 """In a sample only those are told apart of which an area is at least so large."""
 MOST_SEGMENTS = 8
@@ -31,9 +30,9 @@ APART_SHARE = 0.1
 _HUGETLB = ("/anon_hugepage", "/dev/hugepages/")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known:
-    """What the last full reading said of one area."""
+    """What the last full reading said of neighbouring areas of one class."""
 
     start: int
     end: int
@@ -46,7 +45,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Frame:
-    """A worker's areas as the last full reading saw them; empty before there was one."""
+    """A worker's areas as the last full reading saw them; empty before there was one.
+
+    Those alone of which maps does not tell the same: a process can have 65,000 of them.
+    """
 
     areas: tuple[Known, ...] = ()
     """By address."""
@@ -63,26 +65,33 @@ class Frame:
         return known if area.start < known.end and area.inode == known.inode else None
 
 
-def frame_of(vmas: Sequence[Vma], mapped: Iterable[MappedArea]) -> Frame:
+def frame_of(vmas: Iterable[Vma], mapped: Iterable[MappedArea]) -> Frame:
     """Return what a full reading tells of the areas; those that hold nothing are left out."""
     at = {area.start: area for area in mapped}
-    known = sorted(
-        (
-            Known(
-                vma.start,
-                at[vma.start].end,
-                at[vma.start].inode,
-                vma.kind,
-                vma.mobility,
-                vma.page_bytes,
-            )
-            for vma in vmas
-            if vma.pages and vma.start in at
-        ),
-        key=lambda area: area.start,
-    )
-    policies = sorted({vma.policy for vma in vmas} - DEFAULT_POLICIES)
-    return Frame(tuple(known), tuple(area.start for area in known), tuple(policies))
+    areas: list[Known] = []
+    policies = set()
+    for vma in sorted(vmas, key=attrgetter("start")):
+        policies.add(vma.policy)
+        area = at.get(vma.start)
+        if area is None or not vma.pages:
+            continue
+        of = (vma.kind, vma.mobility, vma.page_bytes)
+        if of == _unread(area):
+            continue
+        start = vma.start
+        if areas:
+            last = areas[-1]
+            alike = (last.inode, last.kind, last.mobility, last.page_bytes) == (area.inode, *of)
+            if alike and last.end == start:
+                start = areas.pop().start
+        areas.append(Known(start, area.end, area.inode, *of))
+    starts = tuple(area.start for area in areas)
+    return Frame(tuple(areas), starts, tuple(sorted(policies - DEFAULT_POLICIES)))
+
+
+def _unread(area: MappedArea) -> tuple[Kind, Mobility, int]:
+    """Return what an area is taken for that no full reading has seen."""
+    return _kind(area), Mobility.MOVABLE, BASE_PAGE_BYTES
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,8 @@ def layout_of(mapped: Sequence[MappedArea], frame: Frame) -> Layout:
     areas: list[Area] = []
     segments: dict[SegmentId, tuple[str, Kind]] = {}
     for area, candidate in candidates(mapped, frame, _largest_segments(mapped)):
+        if areas and areas[-1].joins(candidate):
+            candidate = replace(candidate, start=areas.pop().start)  # noqa: PLW2901
         areas.append(candidate)
         if candidate.segment is not None:
             segments[candidate.segment] = (area.path, candidate.kind)
@@ -149,7 +160,7 @@ def candidates(
         if known is not None:
             page_bytes, kind, mobility = known.page_bytes, known.kind, known.mobility
         else:
-            page_bytes, kind, mobility = BASE_PAGE_BYTES, _kind(area), Mobility.MOVABLE
+            kind, mobility, page_bytes = _unread(area)
         yield area, Area(area.start, area.end, page_bytes, kind, mobility, segment)
 
 
@@ -167,30 +178,4 @@ def sampled_segments(drawn: sampling.Sample, layout: Layout) -> tuple[SegmentPar
         SegmentPart(key, *layout.segments[key], tuple(sorted(by_node.items())))
         for key, by_node in sorted(drawn.segments.items())
         if any(by_node.values())
-    )
-
-
-def segments(vmas: Sequence[Vma], mapped: Sequence[MappedArea]) -> tuple[SegmentPart, ...]:
-    """Return the files and shared segments that hold much, by id.
-
-    Areas of one file are added up; a part that is mapped twice counts twice, as in RSS.
-    """
-    by_start = {area.start: SegmentId(*area.segment) for area in mapped if area.segment}
-    paths = {area.start: area.path for area in mapped if area.segment}
-    sizes: dict[SegmentId, dict[int, int]] = {}
-    names: dict[SegmentId, tuple[str, Kind]] = {}
-    for vma in vmas:
-        key = by_start.get(vma.start)
-        backed = [part for part in vma.parts if part.kind is not Kind.ANON]
-        if key is None or not backed:
-            continue
-        names.setdefault(key, (paths[vma.start], backed[0].kind))
-        total = sizes.setdefault(key, {})
-        for part in backed:
-            for node, pages in part.pages.items():
-                total[node] = total.get(node, 0) + pages * vma.page_bytes
-    return tuple(
-        SegmentPart(key, *names[key], tuple(sorted(by_node.items())))
-        for key, by_node in sorted(sizes.items())
-        if sum(by_node.values()) >= SEGMENT_BYTES
     )

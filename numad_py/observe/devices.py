@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.devices import CharDevice, CharDevices, DeviceUse, Number
+from numad_py.kernel.stat import Stat
 from numad_py.model.snapshot import WorkerId
 from numad_py.model.topology import ACCELERATORS, Topology
 
@@ -18,6 +19,13 @@ FIRST_S = 60.0
 """an older one after so long, and each time that nothing is new after twice as long,"""
 SELDOM_S = 600.0
 """up to so long. So long is a table of device files taken to be the same, too."""
+JUMPED_PART = 8
+"""Who has jumped is looked at after this part of its pause already: whoever opens a device starts
+threads for it and maps its libraries."""
+JUMPED_THREADS = 2
+"""A jump is a change of the number of threads by so much,"""
+JUMPED_BYTES = 32 << 20
+"""or of RSS."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,15 @@ class _Seen:
     seen: DevicesSeen
     next_at_s: float
     every_s: float
+    num_threads: int
+    resident_bytes: int
+
+    def jumped(self, stat: Stat) -> bool:
+        """Say whether the worker has become so much larger or smaller that it may use others."""
+        return (
+            abs(stat.num_threads - self.num_threads) >= JUMPED_THREADS
+            or abs(stat.resident_bytes - self.resident_bytes) >= JUMPED_BYTES
+        )
 
 
 class _Table:
@@ -69,7 +86,9 @@ class Devices:
         """Drop what is remembered of workers that ended."""
         self._seen = {k: v for k, v in self._seen.items() if k in workers}
 
-    def look(self, worker: WorkerId, now_s: float, age_s: float, topology: Topology) -> DevicesSeen:
+    def look(
+        self, worker: WorkerId, stat: Stat, now_s: float, age_s: float, topology: Topology
+    ) -> DevicesSeen:
         """Return the devices that a worker uses, of those that the topology names.
 
         Nothing where there are none, or they may not be seen; what was known where it vanished.
@@ -80,7 +99,9 @@ class Devices:
             self._seen.clear()
         known = self._seen.get(worker)
         if known is not None and now_s < known.next_at_s:
-            return known.seen
+            early_s = known.every_s - max(YOUNG_EVERY_S, known.every_s / JUMPED_PART)
+            if now_s < known.next_at_s - early_s or not known.jumped(stat):
+                return known.seen
         seen = self._read(worker.pid, self._current_table(topology, now_s), topology)
         if age_s < YOUNG_S:
             every_s = YOUNG_EVERY_S
@@ -88,7 +109,9 @@ class Devices:
             every_s = min(2 * known.every_s, SELDOM_S)
         else:
             every_s = FIRST_S
-        self._seen[worker] = _Seen(seen, now_s + every_s, every_s)
+        self._seen[worker] = _Seen(
+            seen, now_s + every_s, every_s, stat.num_threads, stat.resident_bytes
+        )
         return seen
 
     def _current_table(self, topology: Topology, now_s: float) -> _Table:

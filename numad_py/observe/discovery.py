@@ -64,6 +64,8 @@ class Census:
     """The lowest pid by command name, of the names that were to be noticed."""
     deferred: int
     """Processes that are not judged yet, since the look's time was spent."""
+    execed: frozenset[WorkerId] = frozenset()
+    """Workers that were seen to have become another program since the last look."""
 
 
 class Discovery:
@@ -83,6 +85,9 @@ class Discovery:
         self._policy = policy
         self._known = Register(named)
         self._waiting: dict[int, None] = {}
+        self._renewed: dict[int, None] = {}
+        """Known pids whose folder is another one than before, and that are no workers."""
+        self._execed: set[WorkerId] = set()
         self._inodes: dict[int, int] = {}
         self._forks: int | None = None
         self._listed_at_s = float("-inf")
@@ -118,12 +123,15 @@ class Discovery:
         self._read_workers(now_s, between)
         self._judge_waiting(now_s, between)
         self._known.label()
+        execed = frozenset(self._execed)
+        self._execed.clear()
         return Census(
             workers=self._workers(),
             unmatched=len(self._known) - len(self._known.workers()),
             passed_over=self._known.largest_passed_over(),
             named=self._known.named(),
-            deferred=len(self._waiting),
+            deferred=len(self._waiting) + len(self._renewed),
+            execed=execed,
         )
 
     def _workers(self) -> tuple[Found, ...]:
@@ -133,18 +141,28 @@ class Discovery:
     def _list(self, now_s: float, forks: int | None) -> None:
         """Forget who has ended, and let newcomers wait behind those that wait already.
 
+        A known pid in a new folder may be another process, and hardly ever is: when memory is
+        short the kernel drops all folders at once. It waits behind who was never seen.
+
         The parents of those who ended are looked at at once: a script that waits for a download
         and then becomes a server by exec does not run before.
         """
         inodes = self._procfs.entries()
-        for parent in {self._known.forget(pid) for pid in self._known.ended(inodes)}:
+        ended = self._known.ended(inodes)
+        for parent in {self._known.forget(pid) for pid in ended}:
             self._known.stir(parent, now_s)
-        for pid in self._waiting.keys() - inodes.keys():
-            del self._waiting[pid]
+        for pid in ended:
+            self._procfs.forget(pid)
+        for waiting in (self._waiting, self._renewed):
+            for pid in waiting.keys() - inodes.keys():
+                del waiting[pid]
         before = self._inodes.get
         for pid in sorted(pid for pid, inode in inodes.items() if before(pid) != inode):
-            self._waiting.pop(pid, None)
-            self._waiting[pid] = None
+            if self._known.get(pid):
+                self._renewed[pid] = None
+            else:
+                self._waiting.pop(pid, None)
+                self._waiting[pid] = None
         self._inodes, self._forks, self._listed_at_s = inodes, forks, now_s
 
     def _read_workers(self, now_s: float, between: Callable[[], None]) -> None:
@@ -155,7 +173,7 @@ class Discovery:
                 continue
             between()
             try:
-                stat = self._procfs.stat(pid)
+                stat = self._procfs.stat_often(pid)
             except Vanished:
                 self._known.forget(pid)
                 continue
@@ -168,7 +186,7 @@ class Discovery:
                 judged.found = judged.found.now(stat)
 
     def _judge_waiting(self, now_s: float, between: Callable[[], None]) -> None:
-        """Judge newcomers by order of arrival, then who is due, while there is time.
+        """Judge newcomers by order of arrival, then renewed ones and who is due, in time.
 
         All of them in the first look, and in the first by another policy.
         """
@@ -179,6 +197,11 @@ class Discovery:
             pid = next(iter(self._waiting))
             self._judge(pid, now_s)
             self._waiting.pop(pid, None)
+        while self._renewed and thread_cpu_s() - began_s < newcomers_s:
+            between()
+            pid = next(iter(self._renewed))
+            self._recognise(pid, now_s)
+            self._renewed.pop(pid, None)
         self._judge_all = False
         while thread_cpu_s() - began_s < LONGEST_LOOK_S:
             due = self._known.agenda.first_due(now_s)
@@ -186,6 +209,19 @@ class Discovery:
                 return
             between()
             self._look_again(due, now_s)
+
+    def _recognise(self, pid: int, now_s: float) -> None:
+        """Judge a known pid in a new folder, unless its stat shows that it is the same process."""
+        judged = self._known.get(pid)
+        try:
+            stat = self._procfs.stat(pid)
+        except Vanished:
+            self._known.forget(pid)
+            return
+        except (Malformed, RightsError):
+            stat = None
+        if not judged or not stat or stat.start_ticks != judged.start_ticks:
+            self._judge(pid, now_s)
 
     def _look_again(self, pid: int, now_s: float) -> None:
         """Judge a process again: a worker always, another if it ran and its program changed.
@@ -237,6 +273,8 @@ class Discovery:
             judged = Judged(None, before.since_s if before and unread else now_s)
         else:
             judged = self._verdict(info, now_s)
+            if judged.found and judged.execed(before):
+                self._execed.add(judged.found.id)
         judged.stirred = before is not None and before.stirred
         self._known.put(pid, judged)
         if info and info.stat.kernel_thread:
@@ -267,6 +305,7 @@ class Discovery:
             stat.start_ticks / self._procfs.clock_ticks,
             comm=stat.comm,
             program=hash(info.program),
+            exe=hash(info.program.exe) if info.program.exe else None,
             cpu_ticks=stat.cpu_ticks,
             judged_at_s=now_s,
             parent=stat.ppid,

@@ -305,7 +305,7 @@ def residency(
     for kind, size in counted.items():
         parts = {key: part for key, part in sizes.items() if key[1] is kind}
         scaled = {key: part for key, part in scaled.items() if key[1] is not kind}
-        scaled.update(_spread(size, parts or _as_others(sample, kind)))
+        scaled.update(spread(size, parts or _as_others(sample, kind)))
     return Residency(
         entries=entries_of(scaled),
         read_at_s=read_at_s,
@@ -350,7 +350,7 @@ def _as_others(sample: Sample, kind: Kind) -> Sizes:
     return sizes
 
 
-def _spread(total: int, parts: Sizes) -> Sizes:
+def spread(total: int, parts: Sizes) -> Sizes:
     """Return parts scaled to sum exactly to ``total``; what rounding leaves goes to the largest."""
     whole = sum(parts.values())
     if not whole:

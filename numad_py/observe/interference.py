@@ -39,9 +39,10 @@ def _autonuma(setting: int | None) -> Interference:
         "autonuma",
         present=True,
         level="warn",
-        text="AutoNUMA is on: it stalls threads while it samples, and moves pages on its own; "
-        "numad-py binds threads first, so the two agree in the end. "
-        "To switch it off: sysctl kernel.numa_balancing=0",
+        text="AutoNUMA is on: it stalls threads while it samples, and moves pages on its own. "
+        "Bound threads draw pages to their home too, so the two agree; free ones may draw them "
+        "away. Up to Linux 6.1 pages it has marked cannot be moved just then: the next move gets "
+        'them. To switch it off: [migration] autonuma = "off", or sysctl kernel.numa_balancing=0',
     )
 
 

@@ -42,6 +42,8 @@ class Judged:
     comm: str | None = None
     program: int | None = None
     """Hash of the program that was judged; None where it could not be read."""
+    exe: int | None = None
+    """Hash of its executable; None where that may not be seen."""
     found: Found | None = None
     passed_over: PassedOver | None = None
     in_full: bool = True
@@ -55,6 +57,19 @@ class Judged:
     """Looks in a row before which it had not run."""
     stirred: bool = False
     """Whether a child of it ended since it was last looked at."""
+
+    def execed(self, before: Judged | None) -> bool:
+        """Say whether a process runs another executable than when it was judged before.
+
+        Arguments and name tell nothing: servers write over theirs, some with each request
+        (setproctitle). That a program starts itself anew is not seen.
+        """
+        return (
+            before is not None
+            and before.start_ticks == self.start_ticks
+            and None not in {before.exe, self.exe}
+            and before.exe != self.exe
+        )
 
 
 class Labels:

@@ -39,15 +39,26 @@ class _Known:
 class Limits:
     """Remembers each worker's limits from look to look."""
 
-    def __init__(self, procfs: ProcFs, cgroupfs: CgroupFs) -> None:
-        """Start with nothing seen."""
+    def __init__(self, procfs: ProcFs, cgroupfs: CgroupFs, loading_limit_s: float) -> None:
+        """Start with nothing seen.
+
+        Args:
+            procfs: the machine's processes.
+            cgroupfs: its cpusets.
+            loading_limit_s: no worker counts as loading that is older.
+        """
         self._procfs = procfs
         self._cgroupfs = cgroupfs
+        self.loading_limit_s = loading_limit_s
         self._known: dict[WorkerId, _Known] = {}
 
     def forget_except(self, workers: frozenset[WorkerId]) -> None:
         """Drop what is remembered of workers that ended."""
         self._known = {k: v for k, v in self._known.items() if k in workers}
+
+    def changed(self) -> None:
+        """Read all of it anew at the next look: CPUs or nodes came or went."""
+        self._known.clear()
 
     def look(self, found: Found, now_s: float) -> LimitsSeen:
         """Return a worker's limits.
@@ -60,21 +71,45 @@ class Limits:
             Malformed: its status cannot be read.
         """
         known, size = self._known.get(found.id), found.stat.resident_bytes
-        if known is not None and (
-            known.cgroup != found.cgroup or abs(size - known.stat_bytes) >= GREW_BYTES
+        if known is None:
+            return self._read(found.id, found.cgroup, size, now_s)
+        if (
+            known.cgroup != found.cgroup
+            or abs(size - known.stat_bytes) >= GREW_BYTES
+            or (known.seen.memory.hugetlb_bytes and self._may_load(found.id, now_s))
         ):
-            known = None
-        if known is not None:
-            pause_s = as_long_again(known.at_s - known.since_s, LIMITS_S)
-            if now_s - known.at_s < pause_s:
-                return known.seen
-        cpus = self._cgroupfs.cpuset_cpus(found.cgroup) if found.cgroup else None
-        seen = LimitsSeen(self._procfs.memory(found.id.pid), cpus)
-        same = known is not None and _granted(known.seen) == _granted(seen)
+            return self._read(found.id, found.cgroup, size, now_s)
+        if now_s - known.at_s < as_long_again(known.at_s - known.since_s, LIMITS_S):
+            return known.seen
+        return self._read(found.id, found.cgroup, size, now_s)
+
+    def confirm(self, worker: WorkerId, now_s: float) -> LimitsSeen:
+        """Return the limits of a worker that was looked at, as of now: it is to be acted on.
+
+        Raises:
+            as ``look``.
+        """
+        known = self._known[worker]
+        if known.at_s >= now_s:
+            return known.seen
+        return self._read(worker, known.cgroup, known.stat_bytes, now_s)
+
+    def _may_load(self, worker: WorkerId, now_s: float) -> bool:
+        """Say whether a worker is so young that it may be loading: its stat leaves hugetlb out."""
+        return now_s - worker.start_ticks / self._procfs.clock_ticks < self.loading_limit_s
+
+    def _read(self, worker: WorkerId, cgroup: str | None, size: int, now_s: float) -> LimitsSeen:
+        cpus = self._cgroupfs.cpuset_cpus(cgroup) if cgroup else None
+        seen = LimitsSeen(self._procfs.memory(worker.pid), cpus)
+        known = self._known.get(worker)
+        same = known is not None and _lasting(known.seen) == _lasting(seen)
         since_s = known.since_s if known is not None and same else now_s
-        self._known[found.id] = _Known(now_s, since_s, found.cgroup, size, seen)
+        self._known[worker] = _Known(now_s, since_s, cgroup, size, seen)
         return seen
 
 
-def _granted(seen: LimitsSeen) -> tuple[frozenset[int] | None, frozenset[int] | None]:
-    return seen.memory.mems_allowed, seen.cpuset_cpus
+def _lasting(
+    seen: LimitsSeen,
+) -> tuple[frozenset[int] | None, frozenset[int] | None, int | None]:
+    """Return what may change and nothing tells of it; other sizes show in stat."""
+    return seen.memory.mems_allowed, seen.cpuset_cpus, seen.memory.hugetlb_bytes

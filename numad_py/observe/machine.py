@@ -26,6 +26,8 @@ class MachineSeen:
     pressure: Pressure
     forks: int | None
     """Processes and threads made since boot; None where the kernel does not say."""
+    cpus_changed: bool = False
+    """Whether other CPUs are online than at the last look."""
 
 
 class Machine:
@@ -48,7 +50,7 @@ class Machine:
             topology: tells which CPUs are a node's.
         """
         states = self._node_states(now_s, topology)
-        forks = None
+        forks, cpus_changed = None, False
         try:
             stat = self._procfs.machine_stat()
         except NumadError:
@@ -57,6 +59,8 @@ class Machine:
         else:
             forks = stat.forks
             if self._busy is not None and now_s > self._busy[0]:
+                # Of CPUs that are offline /proc/stat has no line (show_stat, fs/proc/stat.c).
+                cpus_changed = self._busy[1].keys() != stat.busy_ticks.keys()
                 since_s = now_s - self._busy[0]
                 busy = _busy_cpus(self._busy[1], stat.busy_ticks, topology)
                 ticks = self._procfs.clock_ticks * since_s
@@ -65,7 +69,7 @@ class Machine:
                     for s in states
                 )
             self._busy = (now_s, stat.busy_ticks)
-        return MachineSeen(states, self._procfs.pressure(), forks)
+        return MachineSeen(states, self._procfs.pressure(), forks, cpus_changed)
 
     def _node_states(self, now_s: float, topology: Topology) -> tuple[NodeState, ...]:
         before = self._states

@@ -11,7 +11,7 @@ from numad_py.kernel.devices import CharDevices, DeviceUse
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.resctrl import ResctrlFs
 from numad_py.kernel.sysfs import SysFs
-from numad_py.model.residency import Residency
+from numad_py.model.outcome import Outcome
 from numad_py.model.snapshot import (
     FirstMasks,
     Snapshot,
@@ -22,7 +22,9 @@ from numad_py.model.snapshot import (
 from numad_py.model.topology import Topology
 from numad_py.observe.bandwidth import BandwidthMeter
 from numad_py.observe.devices import Devices
-from numad_py.observe.discovery import Discovery, Found
+from numad_py.observe.discovery import Census, Discovery, Found
+from numad_py.observe.endpoint import Endpoints, GuardLook
+from numad_py.observe.glance import Glance
 from numad_py.observe.interference import NAMED
 from numad_py.observe.limits import Limits, LimitsSeen
 from numad_py.observe.machine import Machine
@@ -47,6 +49,16 @@ def no_names(_addresses: Iterable[str]) -> Mapping[str, str]:
 
 
 @dataclass(frozen=True)
+class Closer:
+    """Who is to be looked at closely."""
+
+    in_full: frozenset[WorkerId]
+    """Their memory is to be read in full: a decision hangs on it."""
+    confirmed: frozenset[WorkerId]
+    """They are to be acted on by what is known of their masks and limits."""
+
+
+@dataclass(frozen=True)
 class _Seen:
     """A worker before its memory is looked at."""
 
@@ -57,7 +69,7 @@ class _Seen:
 
 
 class Observer:
-    """Looks again and again; remembers just what rates, labels and ages need."""
+    """Looks again and again; remembers what rates and labels need, and what is seldom read anew."""
 
     def __init__(
         self,
@@ -69,6 +81,7 @@ class Observer:
         *,
         nodes_of: NodesOf | None = None,
         device_names: DeviceNames = no_names,
+        endpoints: Endpoints | None = None,
     ) -> None:
         """Look at these roots.
 
@@ -80,52 +93,92 @@ class Observer:
             first_masks: tells our masks from the user's pins.
             nodes_of: asks the kernel where pages are; None where these are another machine's files.
             device_names: names PCI devices, which only the machine itself can.
+            endpoints: reads the metrics that rules guard; None where these are another machine's
+                files, and for a single look.
         """
         self._procfs = procfs
         self._sysfs = sysfs
         self._first_masks = first_masks
         self._device_names = device_names
+        self._endpoints = endpoints
         self._discovery = Discovery(procfs, policy, NAMED)
         self._machine = Machine(procfs, sysfs)
-        self._limits = Limits(procfs, cgroupfs)
+        self._limits = Limits(procfs, cgroupfs, policy.placement.loading_limit_s)
         self._threads = Threads(procfs)
         self._devices = Devices(DeviceUse(procfs.root), CharDevices(sysfs.root))
         self._bandwidth = BandwidthMeter(procfs, ResctrlFs(f"{sysfs.root}/fs/resctrl"))
         self.scanner = Scanner(Readings(procfs, cgroupfs, nodes_of), policy.scan)
         self._topology: Topology | None = None
+        self._execed_at_s: dict[WorkerId, float] = {}
+        """When a worker was seen to have become another program."""
         self._cycle = 0
 
     def use(self, policy: Policy) -> None:
         """Go on by another policy."""
         self._discovery.use(policy)
         self.scanner.use(policy.scan)
+        self._limits.loading_limit_s = policy.placement.loading_limit_s
+        if self._endpoints is not None:
+            self._endpoints.use(policy)
 
     def topology_changed(self) -> bool:
-        """Read the topology anew at the next look; say whether that is news."""
+        """Read the topology anew at the next look; say whether that is news.
+
+        And what the kernel grants each worker: a mask or a cpuset that was left without a CPU or a
+        node has become another one.
+        """
         known, self._topology = self._topology, None
+        if known is not None:
+            self._threads.masks_changed()
+            self._limits.changed()
         return known is not None
 
     def masks_changed(self) -> None:
         """Read every affinity mask anew at the next look: numad-py has changed some."""
         self._threads.masks_changed()
 
-    def accept(self, worker: WorkerId, residency: Residency | None) -> None:
-        """Take over a measurement made after a move; None: there is none, so look anew."""
-        self.scanner.accept(worker, residency)
+    def learn(self, outcome: Outcome) -> None:
+        """Take over what was measured after a move; read anew what it may have changed."""
+        if outcome.moved or outcome.after is not None:
+            self.scanner.accept(outcome.decision.worker, outcome.after)
+        if outcome.moved:
+            for user in outcome.decision.other_users:
+                self.scanner.outdate(user)
+        if outcome.threads_bound or outcome.threads_given_back:
+            self.masks_changed()
 
-    def observe(self, between: Callable[[], None] = lambda: None) -> Snapshot:
-        """Return what the machine looks like now.
+    def glance(self, between: Callable[[], None] = lambda: None) -> Glance:
+        """Return what every look begins with; a whole one goes on from it.
 
-        ``between`` is called before each process and reading; what it raises ends the look.
-
-        A worker that ends while it is read is left out; one that cannot be read stays, with its
-        ``problem``.
+        ``between`` is called before each process; what it raises ends the look.
         """
-        self._cycle += 1
         now_s = self._procfs.uptime_s()
         topology = self._current_topology()
         machine = self._machine.look(now_s, topology)
-        census = self._discovery.look(now_s, machine.forks, between)
+        if machine.cpus_changed:
+            # An event may have been lost.
+            self.topology_changed()
+            topology = self._current_topology()
+        return Glance(now_s, topology, machine, self._discovery.look(now_s, machine.forks, between))
+
+    def observe(
+        self, between: Callable[[], None] = lambda: None, glance: Glance | None = None
+    ) -> Snapshot:
+        """Return what the machine looks like now.
+
+        A worker that ends while it is read is left out; one that cannot be read stays, with its
+        ``problem``.
+
+        Args:
+            between: called before each process and reading; what it raises ends the look.
+            glance: to go on from; None: begin with one.
+        """
+        self._cycle += 1
+        glance = glance or self.glance(between)
+        now_s, topology, machine = glance.at_s, glance.topology, glance.machine
+        census = glance.census
+        if census.execed:
+            self._forget(census, now_s)
         seen = []
         for found in census.workers:
             between()
@@ -135,6 +188,9 @@ class Observer:
             (_subject(s) for s in seen if s.problem is None), now_s, between
         )
         workers = tuple(self._worker(s, readings.get(s.found.id), now_s, topology) for s in seen)
+        if self._endpoints is not None:
+            guards = self._endpoints.look({w.rule for w in workers})
+            workers = tuple(_with_guard(w, guards.get(w.rule)) for w in workers)
         self._forget_except(frozenset(w.id for w in workers))
         return Snapshot(
             cycle=self._cycle,
@@ -155,24 +211,57 @@ class Observer:
     def look_closer(
         self,
         snapshot: Snapshot,
-        wanted: frozenset[WorkerId],
+        wanted: Closer,
         between: Callable[[], None] = lambda: None,
     ) -> Snapshot:
-        """Return the snapshot with these workers' memory read in full, as far as that may be.
+        """Return the snapshot with a closer look at the workers on which a decision hangs.
 
-        A decision hangs on them that a sample is not enough for.
+        Memory is read in full as far as that may be. Of who may then be acted on, masks and limits
+        are read as well: those of the snapshot may be a minute old, and its user may have changed
+        them since. Who has ended is left out; who cannot be read has a ``problem`` and no figures,
+        so that nothing is done about it.
         """
         workers = []
         for worker in snapshot.workers:
-            reading = None
-            if worker.id in wanted:
+            seen: Worker | None = worker
+            confirmed = worker.id in wanted.confirmed
+            if worker.id in wanted.in_full:
                 between()
                 subject = Subject(worker.id, worker.memory, worker.cgroup)
                 reading = self.scanner.closer(subject, snapshot.at_s, between)
-            if reading is not None:
-                worker = replace(worker, residency=reading.residency, problem=reading.problem)  # noqa: PLW2901
-            workers.append(worker)
+                if reading is not None:
+                    seen = replace(worker, residency=reading.residency, problem=reading.problem)
+                    confirmed = True
+            if confirmed and seen is not None:
+                between()
+                seen = self._confirm(seen, snapshot)
+            if seen is not None:
+                workers.append(seen)
         return replace(snapshot, workers=tuple(workers), segments=merge(workers))
+
+    def _confirm(self, worker: Worker, snapshot: Snapshot) -> Worker | None:
+        """Return a worker with its masks and limits as they are now; None where it has ended."""
+        try:
+            limits = self._limits.confirm(worker.id, snapshot.at_s)
+            threads = self._threads.confirm(worker.id, snapshot.at_s, snapshot.topology)
+        except Vanished:
+            return None
+        except (Malformed, RightsError) as error:
+            return replace(worker, residency=None, problem=str(error))
+        return replace(
+            worker,
+            threads=threads.threads,
+            run_share=threads.run_share,
+            cpuset_cpus=limits.cpuset_cpus,
+            memory=limits.memory,
+            first_masks=self._first_masks(worker.id, threads.threads),
+        )
+
+    def _forget(self, census: Census, now_s: float) -> None:
+        """Forget what is known of workers that have become another program: memory is new."""
+        self._forget_except(frozenset(found.id for found in census.workers) - census.execed)
+        for worker in census.execed:
+            self._execed_at_s[worker] = now_s
 
     def _current_topology(self) -> Topology:
         """Return the topology, read anew where nodes came or went: an event may have been lost."""
@@ -200,8 +289,9 @@ class Observer:
         self, seen: _Seen, reading: Reading | None, now_s: float, topology: Topology
     ) -> Worker:
         found, threads = seen.found, seen.threads
-        age_s = now_s - found.id.start_ticks / self._procfs.clock_ticks
-        devices = self._devices.look(found.id, now_s, age_s, topology)
+        execed_at_s = self._execed_at_s.get(found.id)
+        age_s = now_s - (execed_at_s or found.id.start_ticks / self._procfs.clock_ticks)
+        devices = self._devices.look(found.id, found.stat, now_s, age_s, topology)
         return Worker(
             id=found.id,
             label=found.label,
@@ -222,6 +312,7 @@ class Observer:
             thp_bytes=reading.thp_bytes if reading is not None else None,
             devices=devices.addresses,
             devices_unsure=devices.unsure,
+            execed_at_s=execed_at_s,
         )
 
     def _forget_except(self, alive: frozenset[WorkerId]) -> None:
@@ -230,6 +321,14 @@ class Observer:
         self._bandwidth.forget_except(alive)
         self._devices.forget_except(alive)
         self.scanner.forget_except(alive)
+        if self._execed_at_s:
+            self._execed_at_s = {k: v for k, v in self._execed_at_s.items() if k in alive}
+
+
+def _with_guard(worker: Worker, look: GuardLook | None) -> Worker:
+    if look is None:
+        return worker
+    return replace(worker, guard=look.reading, guard_problem=look.problem)
 
 
 def _subject(seen: _Seen) -> Subject:

@@ -14,6 +14,7 @@ from numad_py.kernel.cgroupfs import CgroupFs, MemoryNumaStat
 from numad_py.kernel.clock import thread_cpu_s
 from numad_py.kernel.maps import MappedArea, parse_maps
 from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.segments import segments
 from numad_py.model.residency import (
     BASE_PAGE_BYTES,
     Kind,
@@ -24,7 +25,7 @@ from numad_py.model.residency import (
 )
 from numad_py.model.snapshot import MemoryStatus, WorkerId
 from numad_py.observe import sample as sampling
-from numad_py.observe.areas import Frame, Layout, frame_of, layout_of, sampled_segments, segments
+from numad_py.observe.areas import Frame, Layout, frame_of, layout_of, sampled_segments
 
 OTHERWISE_SHARE = 0.1
 """A cgroup whose charges differ from its one process's size by more counts something else."""
@@ -33,6 +34,10 @@ SHARED_S = 60.0
 """For so long a cgroup that was found not to be a worker's own is taken to stay so."""
 MOST_SHARED = 1024
 """So many of them are remembered."""
+
+MOST_AREAS = 1 << 17
+"""So many areas of all workers are remembered, 200 bytes each. A worker's that are beyond are found
+out anew with each sample, and what it maps is taken for movable until it is read in full."""
 
 NodesOf = Callable[[int, "array[int]"], "array[int]"]
 """Asks for the node, or negative errno, of the pages of a process at addresses (move_pages(2))."""
@@ -59,7 +64,7 @@ class Looked:
 
 
 class Readings:
-    """Reads one worker in one of three ways; remembers its areas, not its figures."""
+    """Reads one worker in one of three ways; remembers its areas, and what it read in full last."""
 
     def __init__(self, procfs: ProcFs, cgroupfs: CgroupFs, nodes_of: NodesOf | None) -> None:
         """Read these roots.
@@ -72,7 +77,8 @@ class Readings:
         self._procfs = procfs
         self._cgroupfs = cgroupfs
         self._nodes_of = nodes_of
-        self._frames: dict[WorkerId, Frame] = {}
+        self._frames: dict[WorkerId, Frame | None] = {}
+        """None where there was no room for it."""
         self._layouts: dict[WorkerId, tuple[int, Layout]] = {}
         """With a hash of the maps from which it was made: these may be long."""
         self._texts: dict[WorkerId, tuple[int, Residency]] = {}
@@ -95,9 +101,16 @@ class Readings:
 
     def knows_areas(self, worker: WorkerId) -> bool:
         """Whether a full reading has told kind and mobility of a worker's areas."""
-        return worker in self._frames
+        return self._frames.get(worker) is not None
 
-    def full(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Looked:
+    def full(
+        self,
+        subject: Subject,
+        now_s: float,
+        between: Callable[[], None],
+        *,
+        keep_areas: bool = True,
+    ) -> Looked:
         """Read numa_maps: every page counted, at the price of walking its page tables.
 
         An empty text is a zombie, a process in exec, or one that has just begun: no memory is not
@@ -107,6 +120,7 @@ class Readings:
             subject: whose.
             now_s: time since boot.
             between: called between two pieces of the text; what it raises ends the reading.
+            keep_areas: remember them for later samples.
         """
         began_s = thread_cpu_s()
         pid = subject.id.pid
@@ -117,7 +131,13 @@ class Readings:
         if not text.strip():
             return Looked(None, "its numa_maps is empty: it is starting, in exec or ending")
         known = self._texts.get(subject.id)
-        if known is not None and known[0] == hash(text):
+        if not keep_areas:
+            self._frames.pop(subject.id, None)
+        if (
+            known is not None
+            and known[0] == hash(text)
+            and (not keep_areas or subject.id in self._frames)
+        ):
             # To the letter as before: a worker at rest.
             return Looked(replace(known[1], read_at_s=now_s, cost_s=thread_cpu_s() - began_s))
         vmas, odd = numa_maps.parse(text)
@@ -127,12 +147,16 @@ class Readings:
         # It may have ended by now, which makes the figures no worse; a copied tree may lack maps.
         with contextlib.suppress(Vanished, RightsError, Malformed):
             mapped = parse_maps(self._procfs.maps(pid))
-            self._frames[subject.id] = frame_of(vmas, mapped)
             self._layouts.pop(subject.id, None)
+            if keep_areas:
+                frame = frame_of(vmas, mapped)
+                kept = self._has_room(subject.id, len(frame.areas))
+                self._frames[subject.id] = frame if kept else None
+        self._procfs.malformed += odd
         found = numa_maps.residency(
             vmas, odd, read_at_s=now_s, cost_s=0.0, segments=segments(vmas, mapped)
         )
-        if subject.id in self._frames:
+        if mapped:
             self._texts[subject.id] = (hash(text), found)
         return Looked(replace(found, cost_s=thread_cpu_s() - began_s))
 
@@ -188,8 +212,16 @@ class Readings:
         known = self._layouts.get(subject.id)
         if known is None or known[0] != hash(text):
             known = (hash(text), layout_of(parse_maps(text), frame))
-            self._layouts[subject.id] = known
+            self._layouts.pop(subject.id, None)
+            if self._has_room(subject.id, len(known[1].movable) + len(known[1].others)):
+                self._layouts[subject.id] = known
         return known[1]
+
+    def _has_room(self, worker: WorkerId, areas: int) -> bool:
+        """Say whether so many areas more may be kept, beside those of all workers."""
+        areas += sum(len(frame.areas) for k, frame in self._frames.items() if frame and k != worker)
+        areas += sum(len(at.movable) + len(at.others) for _, at in self._layouts.values())
+        return areas <= MOST_AREAS
 
     def own_cgroup(self, subject: Subject, now_s: float) -> MemoryNumaStat | None:
         """Return what its cgroup is charged for; None where that is not this worker's alone."""
@@ -242,6 +274,15 @@ def thp_bytes(stat: MemoryNumaStat) -> int | None:
         return None
     kinds = (stat.anon_thp, stat.shmem_thp, stat.file_thp)
     return sum(sum(kind.values()) for kind in kinds if kind is not None)
+
+
+def left_out(residency: Residency | None) -> str | None:
+    """Say that lines of numa_maps could not be read; None where all could."""
+    if residency is None or not residency.odd_lines:
+        return None
+    odd = residency.odd_lines
+    lines = "1 line" if odd == 1 else f"{odd} lines"
+    return f"{lines} of its numa_maps could not be parsed and count for nothing: it has more memory"
 
 
 def _failed(error: Vanished | RightsError | Malformed) -> Looked:

@@ -76,6 +76,16 @@ class Area:
     segment: SegmentId | None = None
     """Of a large file or shared segment, which: it is estimated by itself, too."""
 
+    def joins(self, other: Area) -> bool:
+        """Say whether another area of the same class begins where this one ends."""
+        return (
+            self.end == other.start
+            and self.kind is other.kind
+            and self.mobility is other.mobility
+            and self.page_bytes == other.page_bytes
+            and self.segment == other.segment
+        )
+
 
 @dataclass
 class _Stratum:

@@ -23,16 +23,17 @@ from numad_py.kernel.clock import thread_cpu_s
 from numad_py.model.residency import Confirmation, Kind, Mobility, Residency, Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.budget import Budget
+from numad_py.observe.kept import CHANGED_SHARE, SAME_SHARE, furthest, kept, moved
 from numad_py.observe.pauses import as_long_again
-from numad_py.observe.readings import Looked, Readings, Subject, by_cgroup, thp_bytes
+from numad_py.observe.readings import Looked, Readings, Subject, by_cgroup, left_out, thp_bytes
 from numad_py.policy.schema import ScanPolicy
 
-CHANGED_SHARE = 0.05
-"""A reading no longer stands when the worker has grown or shrunk by this share of its size,"""
 CHANGED_BYTES = 8 << 20
-"""and by at least so much."""
+"""A reading stands while the worker has grown or shrunk by less, whatever share of it that is."""
 CHEAP_S = 0.002
 """numa_maps is read rather than a sample where it is expected to take no longer than this."""
+SMALL_PART = 0.25
+"""The areas of a worker are kept where reading it takes more than this part of that."""
 FULL_S_PER_BYTE = 0.010 / (1 << 30)
 """CPU time of reading numa_maps before one has been measured here: 10 ms a GiB of small pages."""
 TYPICAL_BYTES = 1 << 30
@@ -44,10 +45,6 @@ CONFIRMED_TIMES = 20
 """So many intervals may pass on the word of the cgroup alone."""
 CGROUP_SHARE = 0.05
 """So far beyond a sample's error may it lie from the cgroup's charges; more is disagreement."""
-SAME_SHARE = 0.005
-"""A sample agrees with a full reading within its error, and within so much in any case."""
-SURE_SHARE = 0.03
-"""A sample that may be wrong by more confirms nothing."""
 THIN_SHARE = 0.1
 """A sample that may be wrong by more is of no use, where a full reading may be had."""
 LONGEST_PAUSES = 16
@@ -71,6 +68,10 @@ class Reading:
     """Where there are no figures: not tried again before."""
     since_s: float | None = None
     """Since when readings find the same."""
+    counted: Residency | None = None
+    """The full reading on which the figures rest, as it was; None where they are as they were."""
+    outdated: bool = False
+    """Somebody has moved memory that it maps: it is due whatever its age."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class Scanner:
                 residency = replace(residency, segments=known.residency.segments)
             thp = known.thp_bytes if known is not None else None
             self._known[worker] = Reading(residency, None, residency.read_at_s, thp_bytes=thp)
+
+    def outdate(self, worker: WorkerId) -> None:
+        """Have a worker read at the next look: memory that it shares has been moved."""
+        if (known := self._known.get(worker)) is not None:
+            self._known[worker] = replace(known, outdated=True)
 
     def forget_except(self, workers: frozenset[WorkerId]) -> None:
         """Drop what is known of workers that ended."""
@@ -169,11 +175,15 @@ class Scanner:
             looked = self._full(subject, now_s, between)
             why_not = looked.problem
             if looked.residency is not None:
-                known = replace(
-                    known,
-                    residency=looked.residency,
-                    tried_at_s=now_s,
+                charges, thp = self._charges(subject, now_s)
+                known = Reading(
+                    looked.residency,
+                    left_out(looked.residency),
+                    now_s,
                     resident_bytes=subject.memory.resident_bytes,
+                    charged=charges.by_node() if charges is not None else None,
+                    thp_bytes=thp,
+                    since_s=_since_s(known, looked.residency, now_s),
                 )
         if why_not is not None and known.residency is not None:
             known = replace(known, residency=replace(known.residency, no_full_reading=why_not))
@@ -187,6 +197,8 @@ class Scanner:
         known = self._known.get(subject.id)
         if known is None or known.residency is None:
             return known is not None and now_s < known.again_at_s
+        if known.outdated:
+            return False
         size = subject.memory.resident_bytes
         if known.resident_bytes is None:
             # A measurement made after a move: from now on changes count against this size.
@@ -214,7 +226,7 @@ class Scanner:
         if charges is None:
             return False
         movable = known.residency.total_bytes(mobility=Mobility.MOVABLE)
-        if _moved(known.charged, charges.by_node()) > CHARGE_SHARE * movable:
+        if moved(known.charged, charges.by_node()) > CHARGE_SHARE * movable:
             return False
         confirmed = Confirmation(Source.NUMA_STAT, now_s, CHARGE_SHARE)
         residency = replace(known.residency, confirmed=confirmed)
@@ -239,7 +251,7 @@ class Scanner:
     def _read(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Reading:
         before = self._known.get(subject.id)
         charges, thp = self._charges(subject, now_s)
-        again_at_s = now_s
+        again_at_s, counted = now_s, None
         if not self._readings.can_sample or self._full_s(subject) <= CHEAP_S:
             looked = self._full(subject, now_s, between)
         else:
@@ -252,18 +264,22 @@ class Scanner:
             elif looked.doubt:
                 looked = Looked(None, f"{doubt}, and {barred}")
                 again_at_s = now_s + self._policy.interval_s
-            looked = replace(looked, residency=_kept(before, looked.residency))
+            full = before.counted or before.residency if before is not None else None
+            found = kept(full, looked.residency)
+            counted = full if found is not looked.residency else None
+            looked = replace(looked, residency=found)
         if looked.no_right and charges is not None:
             looked = Looked(charges)
         return Reading(
             residency=looked.residency,
-            problem=looked.problem,
+            problem=looked.problem or left_out(looked.residency),
             tried_at_s=now_s,
             resident_bytes=subject.memory.resident_bytes,
             charged=charges.by_node() if charges is not None else None,
             thp_bytes=thp,
             again_at_s=again_at_s,
             since_s=_since_s(before, looked.residency, now_s),
+            counted=counted,
         )
 
     def _charges(self, subject: Subject, now_s: float) -> tuple[Residency | None, int | None]:
@@ -287,13 +303,16 @@ class Scanner:
         if looked.residency.error_share > THIN_SHARE:
             return "its pages lie too thin for a sample"
         if charges is not None:
-            apart = _furthest(_anon(looked.residency), _anon(charges))
+            apart = furthest(_anon(looked.residency), _anon(charges))
             if apart > CGROUP_SHARE + looked.residency.error_share:
                 return f"sample and cgroup differ by {100 * apart:.0f} points"
         return None
 
     def _full(self, subject: Subject, now_s: float, between: Callable[[], None]) -> Looked:
-        looked = self._count(self._readings.full(subject, now_s, between))
+        # Of who is this small nothing is sampled, unless it grows.
+        keep = self._readings.can_sample and self._full_s(subject) > CHEAP_S * SMALL_PART
+        found = self._readings.full(subject, now_s, between, keep_areas=keep)
+        looked = self._count(found)
         residency = looked.residency
         if residency is not None and (size := residency.total_bytes()):
             self._s_per_byte[subject.id] = residency.cost_s / size
@@ -334,7 +353,7 @@ def _since_s(before: Reading | None, found: Residency | None, now_s: float) -> f
     was, is_ = before.residency.by_node(), found.by_node()
     size = sum(was.values())
     error = max(SAME_SHARE, found.error_share, before.residency.error_share)
-    if abs(sum(is_.values()) - size) > CHANGED_SHARE * size or _furthest(was, is_) > error:
+    if abs(sum(is_.values()) - size) > CHANGED_SHARE * size or furthest(was, is_) > error:
         return now_s
     return before.tried_at_s if before.since_s is None else before.since_s
 
@@ -344,38 +363,6 @@ def _looked_at_s(known: Reading) -> float:
     if residency is None or residency.confirmed is None:
         return known.tried_at_s
     return max(known.tried_at_s, residency.confirmed.at_s)
-
-
-def _kept(before: Reading | None, sampled: Residency | None) -> Residency | None:
-    """Return an earlier full reading where a sample finds it unchanged, else the sample."""
-    full = before.residency if before is not None else None
-    if full is None or sampled is None or not full.full or sampled.source is not Source.SAMPLE:
-        return sampled
-    error = max(SAME_SHARE, sampled.error_share)
-    if error > SURE_SHARE:
-        return sampled
-    for mobility in (None, Mobility.MOVABLE):
-        was, is_ = full.by_node(mobility=mobility), sampled.by_node(mobility=mobility)
-        size = sum(was.values())
-        if abs(sum(is_.values()) - size) > CHANGED_SHARE * size or _furthest(was, is_) > error:
-            return sampled
-    confirmed = Confirmation(Source.SAMPLE, sampled.read_at_s, error)
-    # A measurement made after a move tells no segments.
-    return replace(full, confirmed=confirmed, segments=full.segments or sampled.segments)
-
-
-def _furthest(one: Mapping[int, int], other: Mapping[int, int]) -> float:
-    """Return by how much the share of any node differs; 0.0 where either is empty."""
-    first, second = sum(one.values()), sum(other.values())
-    if not first or not second:
-        return 0.0
-    nodes = {*one, *other}
-    return max(abs(one.get(n, 0) / first - other.get(n, 0) / second) for n in nodes)
-
-
-def _moved(one: Mapping[int, int], other: Mapping[int, int]) -> int:
-    """Return by how many bytes the node that changed most did."""
-    return max((abs(one.get(n, 0) - other.get(n, 0)) for n in {*one, *other}), default=0)
 
 
 def _anon(residency: Residency) -> Mapping[int, int]:

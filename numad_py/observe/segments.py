@@ -26,6 +26,7 @@ def merge(workers: Iterable[Worker]) -> tuple[Segment, ...]:
                 by_node[node] = max(size, by_node.get(node, 0))
         first = users[0][1]
         labels = tuple(sorted(label for label, _ in users))
-        segments.append(Segment(segment_id, first.path, first.kind, by_node, labels))
+        mapmax = max(part.mapmax for _, part in users)
+        segments.append(Segment(segment_id, first.path, first.kind, by_node, labels, mapmax))
     segments.sort(key=lambda segment: (-segment.resident_bytes, segment.id))
     return tuple(segments)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
+from numad_py.errors import Malformed, Vanished
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.stat import Stat
 from numad_py.model.snapshot import Thread, WorkerId
@@ -12,8 +15,8 @@ from numad_py.model.topology import Topology
 from numad_py.observe.pauses import as_long_again
 
 THREADS_S = 15.0
-"""So often a worker's threads are read, each with two files; sooner where their number changed, and
-ever more seldom while they and their masks stay the same."""
+"""So often a worker's threads are read, each with two files; sooner where one is new, all of them
+before it is acted on, and ever more seldom while they and their masks stay the same."""
 
 Ticks = Mapping[tuple[int, int], int]
 """CPU time in clock ticks by (thread id, start time)."""
@@ -32,11 +35,22 @@ class ThreadsSeen:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Read:
+    """Threads as they were read."""
+
     at_s: float
-    """When the threads were read."""
+    """When all of them were."""
     since_s: float
     """Since when they and their masks are the same."""
+    threads: tuple[Thread, ...]
+    run_share: Mapping[int, float]
+    counted: tuple[Thread, ...]
+    """All of them as of ``at_s``: what they run counts from there."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    read: _Read
     num_threads: int
     seen: ThreadsSeen
     looked_at_s: float
@@ -48,7 +62,9 @@ class Threads:
     """Remembers each worker's threads from look to look.
 
     What the process spends in all stands in its stat, which is read in any case. Its threads are
-    read one by one now and then only: a server has hundreds of them.
+    read one by one now and then only: a server has hundreds of them. In between those alone that
+    are new where their number changed; one that has taken the id of another meanwhile is told from
+    it when all are read again.
     """
 
     def __init__(self, procfs: ProcFs) -> None:
@@ -61,8 +77,10 @@ class Threads:
         self._seen = {k: v for k, v in self._seen.items() if k in workers}
 
     def masks_changed(self) -> None:
-        """Read every thread anew at the next look: numad-py has set or given back masks."""
-        self._seen = {k: replace(v, num_threads=-1) for k, v in self._seen.items()}
+        """Read every thread anew at the next look: masks were set, or CPUs came or went."""
+        self._seen = {
+            k: replace(v, read=replace(v.read, at_s=float("-inf"))) for k, v in self._seen.items()
+        }
 
     def look(self, worker: WorkerId, stat: Stat, now_s: float, topology: Topology) -> ThreadsSeen:
         """Return a worker's threads, and what they did.
@@ -79,29 +97,56 @@ class Threads:
             Malformed: their folder cannot be listed.
         """
         before = self._seen.get(worker)
-        if (
-            before is None
-            or before.num_threads != stat.num_threads
-            or now_s - before.at_s >= as_long_again(before.at_s - before.since_s, THREADS_S)
-        ):
-            threads = self._procfs.threads(worker.pid)
-            ticks = spent(ticks_of(before.seen.threads) if before is not None else {}, threads)
-            ran: Mapping[int, float] = run_share(ticks, threads, topology)
-            at_s = since_s = now_s
-            if before is not None and _masks(threads) == _masks(before.seen.threads):
-                since_s = before.since_s
+        if before is None:
+            read = self._all(worker, None, now_s, topology)
+            ran_since_s = worker.start_ticks / self._procfs.clock_ticks
+            spent_ticks = stat.cpu_ticks
         else:
-            threads, ran = before.seen.threads, before.seen.run_share
-            at_s, since_s = before.at_s, before.since_s
-        ran_since_s = worker.start_ticks / self._procfs.clock_ticks
-        spent_ticks = stat.cpu_ticks
-        if before is not None:
+            read = before.read
+            if now_s - read.at_s >= as_long_again(read.at_s - read.since_s, THREADS_S):
+                read = self._all(worker, read, now_s, topology)
+            elif before.num_threads != stat.num_threads:
+                read = self._new_ones(worker, read, now_s)
             ran_since_s = before.looked_at_s
-            spent_ticks -= before.ticks
+            spent_ticks = stat.cpu_ticks - before.ticks
         demand = demand_cpus(spent_ticks, now_s - ran_since_s, self._procfs.clock_ticks)
-        seen = ThreadsSeen(threads, ran, demand)
-        self._seen[worker] = _Seen(at_s, since_s, stat.num_threads, seen, now_s, stat.cpu_ticks)
+        seen = ThreadsSeen(read.threads, read.run_share, demand)
+        self._seen[worker] = _Seen(read, stat.num_threads, seen, now_s, stat.cpu_ticks)
         return seen
+
+    def confirm(self, worker: WorkerId, now_s: float, topology: Topology) -> ThreadsSeen:
+        """Return the threads of a worker that was looked at, as of now: it is to be acted on.
+
+        Raises:
+            as ``look``.
+        """
+        before = self._seen[worker]
+        if before.read.at_s >= now_s:
+            return before.seen
+        read = self._all(worker, before.read, now_s, topology)
+        seen = replace(before.seen, threads=read.threads, run_share=read.run_share)
+        self._seen[worker] = replace(before, read=read, seen=seen)
+        return seen
+
+    def _all(
+        self, worker: WorkerId, before: _Read | None, now_s: float, topology: Topology
+    ) -> _Read:
+        threads = self._procfs.threads(worker.pid)
+        ticks = spent(ticks_of(before.counted) if before is not None else {}, threads)
+        since_s = now_s
+        if before is not None and _masks(threads) == _masks(before.threads):
+            since_s = before.since_s
+        return _Read(now_s, since_s, threads, run_share(ticks, threads, topology), threads)
+
+    def _new_ones(self, worker: WorkerId, before: _Read, now_s: float) -> _Read:
+        """Return the threads that are still there and the new ones, which alone are read."""
+        tids = self._procfs.tids(worker.pid)
+        threads = [thread for thread in before.threads if thread.tid in tids]
+        for tid in tids.difference(thread.tid for thread in threads):
+            with contextlib.suppress(Vanished, Malformed):
+                threads.append(self._procfs.thread(worker.pid, tid))
+        threads.sort(key=attrgetter("tid"))
+        return replace(before, since_s=now_s, threads=tuple(threads))
 
 
 def _masks(threads: Sequence[Thread]) -> list[tuple[int, int, frozenset[int] | None]]:

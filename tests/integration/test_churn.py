@@ -100,7 +100,7 @@ class Watched:
         while True:
             with contextlib.suppress(NumadError):  # not up, or in its first cycle
                 document = cast("dict[str, Any]", call(self.socket, "status", timeout_s=WITHIN_S))
-                if document["cycle"] >= count:
+                if document["cycles"] >= count:
                     return
             assert time.monotonic() < limit, f"no {count} cycles within {WITHIN_S} s"
             time.sleep(0.1)

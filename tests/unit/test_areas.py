@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from numad_py.kernel.maps import parse_maps
 from numad_py.kernel.numa_maps import parse
+from numad_py.kernel.segments import segments
 from numad_py.model.residency import Kind, Mobility, Residency, SegmentId, SegmentPart
 from numad_py.model.snapshot import Snapshot
-from numad_py.observe.areas import MOST_SEGMENTS, Frame, candidates, frame_of, layout_of, segments
+from numad_py.observe.areas import MOST_SEGMENTS, Frame, candidates, frame_of, layout_of
 from numad_py.observe.sample import Area
 from numad_py.observe.segments import merge
 from tests.unit.test_unfinished import GIB, seen
@@ -114,21 +115,18 @@ def test_what_cannot_be_moved_is_drawn_from_by_itself_where_it_is_much() -> None
 
 
 def test_larger_files_and_segments_are_told_apart() -> None:
-    """By device and inode, with their own pages by node; small ones are not."""
+    """By device and inode, with their pages by node, and what others map; small ones are not."""
     vmas, _ = parse(NUMA_MAPS)
     page = 4096
+    kv, model = SegmentId("00:01", 12), SegmentId("fe:01", 4711)
+    pool, program = SegmentId("00:10", 9), SegmentId("fe:01", 77)
+    on_0, on_1 = ((0, 256 * page),), ((1, 600 * page),)
+    model_on = ((0, 5000 * page), (1, 4000 * page))
     assert segments(vmas, parse_maps(MAPS)) == (
-        SegmentPart(SegmentId("00:01", 12), "/dev/shm/kv", Kind.SHMEM, ((1, 600 * page),)),
-        SegmentPart(
-            SegmentId("00:10", 9), "/anon_hugepage (deleted)", Kind.HUGETLB, ((1, 16 * MIB),)
-        ),
-        SegmentPart(SegmentId("fe:01", 77), "/opt/llama-server", Kind.FILE, ((0, 256 * page),)),
-        SegmentPart(
-            SegmentId("fe:01", 4711),
-            "/srv/model a.gguf",
-            Kind.FILE,
-            ((0, 5000 * page), (1, 4000 * page)),
-        ),
+        SegmentPart(kv, "/dev/shm/kv", Kind.SHMEM, on_1, on_1, 3),
+        SegmentPart(pool, "/anon_hugepage (deleted)", Kind.HUGETLB, ((1, 16 * MIB),), mapmax=1),
+        SegmentPart(program, "/opt/llama-server", Kind.FILE, on_0, on_0, 2),
+        SegmentPart(model, "/srv/model a.gguf", Kind.FILE, model_on, mapmax=1),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,23 @@ import pytest
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.resctrl import ResctrlFs
 from numad_py.model.snapshot import Bandwidth, WorkerId
-from numad_py.observe.bandwidth import BandwidthMeter
+from numad_py.observe.bandwidth import OTHERS_S, BandwidthMeter
 from tests.fake_tree import FakeMachine, FakeNode, FakeProcess, FakeResctrlGroup
 
 PID = 100
 ONE = WorkerId(PID, 5000)
 GIB = 1 << 30
+
+
+class Counted(ResctrlFs):
+    """Counts how often a group's threads are read."""
+
+    reads = 0
+
+    def holds_only(self, res: str, mon: str, tids: AbstractSet[int]) -> bool:
+        """Count, and read."""
+        self.reads += 1
+        return super().holds_only(res, mon, tids)
 
 
 class Made:
@@ -24,6 +36,7 @@ class Made:
         """Write nothing yet."""
         self._folder = folder
         self.meter: BandwidthMeter | None = None
+        self.resctrl = Counted(folder / "sys/fs/resctrl")
 
     def look(
         self, now_s: float, traffic: tuple[int, int], *, group: str = "m", tids: tuple[int, ...]
@@ -39,8 +52,7 @@ class Made:
             ],
         ).write()
         if self.meter is None:
-            resctrl = ResctrlFs(machine.sysfs / "fs/resctrl")
-            self.meter = BandwidthMeter(ProcFs(machine.procfs), resctrl)
+            self.meter = BandwidthMeter(ProcFs(machine.procfs), self.resctrl)
         return self.meter.look(ONE, now_s)
 
 
@@ -65,6 +77,27 @@ def test_a_group_that_is_not_just_the_workers_tells_nothing(
     made.look(10.0, (0, 0), tids=(100, 101))
     assert made.look(14.0, (GIB, GIB), tids=tids) is None
     assert made.look(18.0, (2 * GIB, 2 * GIB), tids=(100, 101)) is None
+
+
+def test_a_group_that_is_not_its_own_is_read_once_a_minute(made: Made) -> None:
+    """It may hold all threads of a machine; another group of the worker's is read at once."""
+    made.look(10.0, (0, 0), tids=(100, 101, 7))
+    tasks = made.resctrl.reads
+    for now_s in (15.0, 40.0, 10.0 + OTHERS_S - 1):
+        assert made.look(now_s, (GIB, GIB), tids=(100, 101)) is None
+    assert made.resctrl.reads == tasks
+    made.look(10.0 + OTHERS_S, (GIB, GIB), tids=(100, 101))
+    assert made.look(14.0 + OTHERS_S, (GIB, GIB), tids=(100, 101)) is not None
+    made.look(100.0, (GIB, GIB), tids=(100, 101, 7))
+    made.look(105.0, (GIB, GIB), group="own", tids=(100, 101))
+    assert made.look(110.0, (GIB, GIB), group="own", tids=(100, 101)) is not None
+
+
+def test_of_a_worker_in_no_group_nothing_is_read(made: Made) -> None:
+    """The root's list of threads holds those of the whole machine."""
+    for now_s in (10.0, 80.0, 150.0):
+        assert made.look(now_s, (0, 0), group="", tids=(100, 101)) is None
+    assert made.resctrl.reads == 0
 
 
 def test_another_group_has_other_counters(made: Made) -> None:

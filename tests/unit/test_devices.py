@@ -12,6 +12,7 @@ from numad_py.errors import RightsError, Vanished
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.devices import MOST_FDS, CharDevice, CharDevices, DeviceUse, Number, rdev_of
 from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.stat import Stat, parse_stat
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.snapshot import WorkerId
 from numad_py.model.topology import Topology
@@ -25,6 +26,7 @@ from numad_py.observe.devices import (
 )
 from numad_py.observe.observer import Observer
 from numad_py.policy.load import defaults
+from tests import fake_tree
 from tests.fake_devices import char_device, nvidia_gpu, vfio_group
 from tests.fake_tree import FakeDevice, FakeMachine, FakeNode, FakeProcess, anon, area, link, put
 
@@ -39,6 +41,12 @@ GPU0, GPU1, AMD, CARD, PASSED = (
 )
 ADDRESSES = (GPU0, GPU1, AMD, CARD, PASSED)
 OLD_S = 10_000.0
+
+
+def stat_of(threads: int, size: int = 1 << 30) -> Stat:
+    """Return the stat of a process with so many threads and bytes."""
+    stat = parse_stat(fake_tree.stat_line(PID, "x", ONE.start_ticks, 0, 0))
+    return replace(stat, num_threads=threads, resident_bytes=size)
 
 
 class CountedUse(DeviceUse):
@@ -103,9 +111,11 @@ class Made:
         self.machine.processes = [FakeProcess(PID, ("x",), numa_maps, descriptors=opened)]
         self.machine.write()
 
-    def look(self, now_s: float = 1000.0, age_s: float = OLD_S) -> DevicesSeen:
-        """Return what is seen."""
-        return self.devices.look(ONE, now_s, age_s, self.topology)
+    def look(
+        self, now_s: float = 1000.0, age_s: float = OLD_S, *, threads: int = 8, size: int = 1 << 30
+    ) -> DevicesSeen:
+        """Return what is seen of a process of so many threads and bytes."""
+        return self.devices.look(ONE, stat_of(threads, size), now_s, age_s, self.topology)
 
 
 @pytest.fixture
@@ -246,7 +256,8 @@ def test_where_no_device_has_a_file_nothing_is_read(tmp_path: Path) -> None:
     ).write()
     use = CountedUse(machine.procfs)
     devices = Devices(use, CharDevices(machine.sysfs))
-    assert devices.look(ONE, 1000.0, OLD_S, SysFs(machine.sysfs).topology()) == DevicesSeen()
+    topology = SysFs(machine.sysfs).topology()
+    assert devices.look(ONE, stat_of(8), 1000.0, OLD_S, topology) == DevicesSeen()
     assert use.listings == 0
 
 
@@ -285,6 +296,29 @@ def test_what_changed_is_asked_again_soon(made: Made) -> None:
     made.holds("/dev/nvidia1")
     assert made.look(at_s + FIRST_S - 1).addresses == (GPU0,)
     assert made.look(at_s + FIRST_S).addresses == (GPU1,)
+
+
+@pytest.mark.parametrize(("threads", "size"), [(12, 1 << 30), (8, 2 << 30), (8, 1 << 20)])
+def test_a_worker_that_has_jumped_is_asked_soon(made: Made, threads: int, size: int) -> None:
+    """Whoever opens a device starts threads and maps libraries: it is not waited for minutes."""
+    now_s = 1000.0
+    while made.devices._seen.get(ONE) is None or made.devices._seen[ONE].every_s < SELDOM_S:
+        made.look(now_s)
+        now_s += SELDOM_S
+    made.look(now_s)
+    made.holds("/dev/nvidia0")
+    looks = made.use.listings
+    assert made.look(now_s + 80) == DevicesSeen()
+    assert made.look(now_s + 80, threads=9) == DevicesSeen(), "one thread is no jump"
+    assert made.use.listings == looks
+    assert made.look(now_s + 80, threads=threads, size=size).addresses == (GPU0,)
+
+
+def test_one_that_jumps_all_the_time_is_not_asked_each_time(made: Made) -> None:
+    """A pool of threads that comes and goes: an eighth of the pause is kept at least."""
+    for i in range(100):
+        made.look(1000.0 + 5 * i, threads=8 if i % 2 else 80)
+    assert made.use.listings <= 100 * 5 / YOUNG_EVERY_S + 1
 
 
 def test_growing_up_does_not_lengthen_the_pause_at_once(made: Made) -> None:
@@ -329,7 +363,8 @@ def test_workers_that_ended_are_forgotten(made: Made) -> None:
 
 def test_a_process_that_vanished_uses_nothing(made: Made) -> None:
     """Nor does one whose maps are odd raise anything."""
-    assert made.devices.look(WorkerId(9, 9), 1000, 1, made.topology) == DevicesSeen()
+    nobody = WorkerId(9, 9)
+    assert made.devices.look(nobody, stat_of(8), 1000, 1, made.topology) == DevicesSeen()
     put(made.machine.procfs / f"{PID}/maps", "odd /dev/nvidia0\n")
     made.use.denied = True
     assert made.look() == DevicesSeen()

@@ -132,7 +132,7 @@ def test_a_worker_that_another_process_replaced_unlisted_is_seen() -> None:
 
 
 def test_a_new_folder_of_the_same_process_changes_nothing() -> None:
-    """The kernel may make one under memory pressure: it is judged again and keeps its label."""
+    """The kernel may make one under memory pressure: its stat shows that it is the same."""
     looks = Looks(Crowd(), interval_s=0.0)
     for pid in (5, 6, 7):
         looks.crowd.add(pid, Proc(SERVER))
@@ -141,8 +141,9 @@ def test_a_new_folder_of_the_same_process_changes_nothing() -> None:
     looks.crowd.procs[6].inode = next(looks.crowd.inodes)
     looks.crowd.reads.clear()
     assert labels(looks.look(forked=1)) == labels(first)
-    assert looks.crowd.reads[6, "status"] == 1
-    assert looks.crowd.reads[5, "status"] == 0
+    assert looks.crowd.reads[6, "status"] == 0
+    assert looks.crowd.reads[6, "stat"] == 2
+    assert looks.crowd.reads[5, "stat"] == 1
 
 
 # Workers

@@ -64,6 +64,8 @@ def test_a_crowd_that_began_at_once_drifts_apart() -> None:
 
 READ_S = LONGEST_LOOK_S / 100
 """CPU time of a read in these tests; judging takes five."""
+CROWD = 300
+"""Processes that are there already."""
 A_LOOK = round((LONGEST_LOOK_S - SECOND_LOOKS_S) / READ_S / len(JUDGED))
 """So many newcomers are judged in a look."""
 
@@ -104,6 +106,39 @@ def test_newcomers_wait_in_order_of_arrival(dear: Looks) -> None:
     assert found[: len(found) // A_LOOK * A_LOOK] == arrivals[: len(found) // A_LOOK * A_LOOK]
     assert sorted(found) == sorted(arrivals)
     assert deferred == [A_LOOK, 2 * A_LOOK, A_LOOK, 0, 0]
+
+
+def test_who_was_never_seen_goes_before_known_ones_in_new_folders(dear: Looks) -> None:
+    """Short of memory the kernel drops all folders of /proc: a server need not wait behind them."""
+    crowd = dear.crowd
+    for pid in range(1000, 1000 + CROWD):
+        crowd.add(pid, Proc())
+    dear.look()
+    for process in crowd.procs.values():
+        process.inode = next(crowd.inodes)
+    crowd.add(90_000, Proc(SERVER))
+    crowd.reads.clear()
+    census = dear.look(forked=1)
+    assert [found.id.pid for found in census.workers] == [90_000]
+    while dear.look().deferred:
+        continue
+    assert {file for pid, file in crowd.reads if pid != 90_000} == {"stat"}
+    assert max(count for (pid, _), count in crowd.reads.items() if pid != 90_000) == 1
+
+
+def test_another_process_in_a_new_folder_is_found_behind_them(dear: Looks) -> None:
+    """Its start time tells, when its turn comes."""
+    for pid in range(1000, 1000 + CROWD):
+        dear.crowd.add(pid, Proc())
+    dear.look()
+    dear.crowd.add(pid, Proc(SERVER, start_s=dear.now_s))
+    for process in dear.crowd.procs.values():
+        process.inode = next(dear.crowd.inodes)
+    for _ in range(20):
+        census = dear.look(forked=1)
+        if census.workers:
+            break
+    assert [found.id.pid for found in census.workers] == [pid]
 
 
 def test_a_look_keeps_its_budget(dear: Looks) -> None:

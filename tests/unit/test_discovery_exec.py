@@ -20,6 +20,7 @@ from tests.unit.crowd import (
     Crowd,
     Looks,
     Proc,
+    labels,
     old_crowd,
     rule,
 )
@@ -176,3 +177,43 @@ def test_kernel_threads_are_judged_once() -> None:
     stats = [count for (_, file), count in looks.crowd.reads.items() if file == "stat"]
     assert stats == [1] * 38
     assert not {file for _, file in looks.crowd.reads} & {"status", "cgroup"}
+
+
+# A worker that becomes another program
+
+
+def test_a_worker_that_runs_another_executable_is_told_once() -> None:
+    """Identity, label and rule stay: nothing else shows it."""
+    looks = Looks(Crowd())
+    looks.crowd.add(9, Proc(SERVER))
+    (found,) = looks.look().workers
+    assert looks.look().execed == frozenset()
+    looks.crowd.procs[9].exec("/opt/server-2 --model m")
+    census = looks.look()
+    assert census.execed == {found.id}
+    assert labels(census) == {9: found.label}
+    assert looks.look().execed == frozenset()
+
+
+def test_a_script_that_becomes_a_worker_counts_from_then() -> None:
+    """It waited for a download: the server that it is now is young."""
+    looks = Looks(Crowd(), interval_s=5.0)
+    script = looks.start(9, Proc("/bin/sh start"))
+    looks.look()
+    script.exec(SERVER)
+    census = looks.look()
+    assert {found.id for found in census.workers} == census.execed
+    assert census.execed
+
+
+@pytest.mark.parametrize("cmdline", ["/opt/server busy with request 7", "/opt/server idle"])
+def test_a_worker_that_writes_over_its_arguments_is_the_same_program(cmdline: str) -> None:
+    """Servers show there what they do, each time anew."""
+    looks = Looks(Crowd())
+    looks.crowd.add(9, Proc(SERVER))
+    looks.look()
+    looks.crowd.procs[9].cmdline = cmdline
+    looks.crowd.procs[9].comm = "busy"
+    census = looks.look()
+    assert len(census.workers) == 1
+    assert census.execed == frozenset()

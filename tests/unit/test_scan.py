@@ -305,6 +305,17 @@ def test_a_move_that_was_not_measured_calls_for_a_look(told: Told) -> None:
     assert told.samples[ONE.pid] == 2
 
 
+def test_memory_that_was_moved_for_it_calls_for_a_look(told: Told) -> None:
+    """What another user of its files has moved is told at the next look; once is enough."""
+    scanner = Scanner(told, POLICY)
+    look(scanner, 100.0)
+    scanner.outdate(ONE)
+    look(scanner, 101.0)
+    assert told.samples[ONE.pid] == 2
+    look(scanner, 102.0)
+    assert told.samples[ONE.pid] == 2
+
+
 def test_a_worker_that_ended_is_forgotten(told: Told) -> None:
     """Its pid may come back as another worker."""
     scanner = Scanner(told, POLICY)

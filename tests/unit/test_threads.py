@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -12,6 +13,7 @@ from numad_py.kernel.stat import Stat
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.snapshot import Thread, WorkerId
 from numad_py.model.topology import Topology
+from numad_py.observe.pauses import CALM_TIMES
 from numad_py.observe.threads import THREADS_S, Threads
 from tests.fake_tree import FakeMachine, FakeNode, FakeProcess, FakeThread
 
@@ -26,11 +28,17 @@ class Counted(ProcFs):
         """Start with nothing read."""
         super().__init__(root)
         self.listings = 0
+        self.read: list[int] = []
 
     def threads(self, pid: int) -> tuple[Thread, ...]:
         """Count, and read."""
         self.listings += 1
         return super().threads(pid)
+
+    def thread(self, pid: int, tid: int) -> Thread:
+        """Note which one, and read."""
+        self.read.append(tid)
+        return super().thread(pid, tid)
 
 
 class Made:
@@ -120,5 +128,68 @@ def test_a_thread_id_used_again_is_another_thread(made: Made) -> None:
     again = FakeProcess(PID, ("x",), "", threads=(FakeThread(3, 30),), start_ticks=6000)
     made.machine.processes = [again]
     made.machine.write()
-    seen = made.threads.look(ONE, made.stat(230, threads=1), 1005.0, made.topology)
+    seen = made.threads.look(ONE, made.stat(230, threads=1), 1000.0 + THREADS_S, made.topology)
     assert seen.run_share == {1: 1.0}
+
+
+def test_of_more_threads_the_new_ones_alone_are_read(made: Made) -> None:
+    """A server of hundreds starts one for a request: the others' masks are known."""
+    made.threads.look(ONE, made.stat(200), 1000.0, made.topology)
+    made.write(FakeThread(0, 100), FakeThread(2, 100), FakeThread(1, 50))
+    made.procfs.read.clear()
+    seen = made.threads.look(ONE, made.stat(250, threads=3), 1005.0, made.topology)
+    assert made.procfs.read == [PID + 2]
+    assert [t.tid for t in seen.threads] == [PID, PID + 1, PID + 2]
+
+
+def test_of_fewer_threads_none_is_read(made: Made) -> None:
+    """Listing them tells which one is gone."""
+    made.threads.look(ONE, made.stat(200), 1000.0, made.topology)
+    rmtree(made.machine.procfs / f"{PID}/task/{PID + 1}")
+    made.procfs.read.clear()
+    seen = made.threads.look(ONE, made.stat(200, threads=1), 1005.0, made.topology)
+    assert made.procfs.read == []
+    assert [t.tid for t in seen.threads] == [PID]
+
+
+def test_threads_that_come_and_go_do_not_put_off_the_others(made: Made) -> None:
+    """All are read as often as ever, and each counts with all that it ran since."""
+    made.threads.look(ONE, made.stat(200), 1000.0, made.topology)
+    made.write(FakeThread(0, 100), FakeThread(2, 100), FakeThread(3, 50))
+    made.threads.look(ONE, made.stat(250, threads=3), 1000.0 + THREADS_S - 1, made.topology)
+    made.write(FakeThread(0, 200), FakeThread(2, 100), FakeThread(3, 100, affinity=(3,)))
+    seen = made.threads.look(ONE, made.stat(400, threads=3), 1000.0 + THREADS_S, made.topology)
+    assert made.procfs.listings == 2
+    assert seen.run_share == {0: 0.5, 1: 0.5}
+    assert seen.threads[2].affinity == frozenset({3})
+
+
+def test_after_ten_calm_minutes_a_new_mask_shows_within_one(made: Made) -> None:
+    """Threads at rest are read ever more seldom, at most in CALM_TIMES the shortest pause."""
+    now_s = 1000.0
+    while now_s < 1600:
+        made.threads.look(ONE, made.stat(200), now_s, made.topology)
+        now_s += 5
+    calm = made.procfs.listings
+    assert calm <= 3 + 600 / (CALM_TIMES * THREADS_S)
+    made.write(FakeThread(0, 100, affinity=(0,)), FakeThread(2, 100, affinity=(0,)))
+    changed_s = now_s
+    while True:
+        seen = made.threads.look(ONE, made.stat(200), now_s, made.topology)
+        if {t.affinity for t in seen.threads} == {frozenset({0})}:
+            break
+        now_s += 5
+        assert now_s - changed_s <= CALM_TIMES * THREADS_S
+    assert made.procfs.listings == calm + 1
+
+
+def test_before_a_worker_is_acted_on_its_masks_are_read(made: Made) -> None:
+    """Once in a look; what it spent since the last look stays as it is."""
+    made.threads.look(ONE, made.stat(200), 1000.0, made.topology)
+    first = made.threads.look(ONE, made.stat(300), 1005.0, made.topology)
+    made.write(FakeThread(0, 150, affinity=(0,)), FakeThread(2, 150, affinity=(0,)))
+    for _ in range(2):
+        seen = made.threads.confirm(ONE, 1005.0, made.topology)
+        assert {t.affinity for t in seen.threads} == {frozenset({0})}
+        assert seen.demand_cpus == first.demand_cpus
+    assert made.procfs.listings == 2

@@ -16,6 +16,7 @@ from numad_py.model.residency import (
     Source,
 )
 from numad_py.model.snapshot import MemoryStatus, WorkerId
+from numad_py.observe.areas import Frame
 from numad_py.observe.readings import Looked, Readings, Subject
 from numad_py.observe.scan import Reading, Scanner
 from numad_py.policy.schema import ScanPolicy
@@ -58,19 +59,28 @@ class Told(Readings):
         self.samples: Counter[int] = Counter()
         self.order: list[int] = []
         self.light: list[bool] = []
+        self.kept_areas: list[bool] = []
 
     @property
     def can_sample(self) -> bool:
         """Say what it was told."""
         return self.sampling
 
-    def full(self, subject: Subject, now_s: float, _between: Callable[[], None]) -> Looked:
+    def full(
+        self,
+        subject: Subject,
+        now_s: float,
+        _between: Callable[[], None],
+        *,
+        keep_areas: bool = True,
+    ) -> Looked:
         """Count, and bring a full reading."""
+        self.kept_areas.append(keep_areas)
         self.fulls[subject.id.pid] += 1
         self.order.append(subject.id.pid)
         if self.looked is not None:
             return self.looked
-        self._frames[subject.id] = self._frames.get(subject.id)  # type: ignore[assignment]
+        self._frames[subject.id] = Frame()
         return Looked(
             residency(self.by_node, Source.NUMA_MAPS, cost_s=self.full_cost_s, at_s=now_s)
         )
