@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,17 @@ from numad_py.decide.advise import advise, coming_bytes
 from numad_py.decide.reservations import MOST, Reservations
 from numad_py.errors import NumadError
 from numad_py.kernel import clock
-from numad_py.model.advice import NoAdvice
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.sysfs import SysFs
+from numad_py.model.advice import NoAdvice, Request
+from numad_py.model.snapshot import Snapshot
+from numad_py.observe.machine import Machine
 from numad_py.policy.schema import Policy
 from numad_py.serve.advice import advice_document, name_of, request_of, reservation_documents
 from numad_py.serve.report import CycleReport
+
+SAMPLE_S = 0.5
+"""So long CPU time is watched where no daemon has watched it."""
 
 Document = dict[str, Any]
 
@@ -61,3 +69,17 @@ class Advisor:
         """Return the reservations that are alive."""
         now_s = clock.boottime_s()
         return reservation_documents(self._reserved.at(now_s).alive, now_s)
+
+
+def answer_directly(request: Request, procfs: ProcFs, sysfs: SysFs, policy: Policy) -> Document:
+    """Return advice by a look of our own, for which CPU time is watched for SAMPLE_S.
+
+    Nothing is reserved: there is nobody to remember it.
+    """
+    topology = sysfs.topology()
+    machine = Machine(procfs, sysfs)
+    machine.look(procfs.uptime_s(), topology)
+    time.sleep(SAMPLE_S)
+    now_s = procfs.uptime_s()
+    snapshot = Snapshot(0, now_s, topology, machine.look(now_s, topology).node_states, ())
+    return advice_document(request, advise(snapshot, policy.placement, request), source="direct")

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import combinations
 from math import comb
 
+from numad_py.decide.places import CROWDED
 from numad_py.decide.problem import Item, Place, Problem
 from numad_py.decide.solver_candidates import Choices
 from numad_py.model.advice import Request
@@ -37,8 +38,18 @@ class Room:
     busy_known: bool
 
     @property
+    def idle_cpus(self) -> float:
+        """CPUs that are neither busy nor promised, each sibling counted: what a request counts."""
+        return max(0.0, len(self.cpus) - self.used_cpus)
+
+    @property
+    def spare_cpus(self) -> float:
+        """The same, and what wavers: so many may be asked for."""
+        return max(0.0, CROWDED * len(self.cpus) - self.used_cpus)
+
+    @property
     def unused_cpus(self) -> float:
-        """CPUs that are neither busy nor promised."""
+        """CPUs that are neither busy nor promised, in whole cores: what is compared."""
         return max(0.0, self.worth_cpus - self.used_cpus)
 
 
@@ -64,8 +75,13 @@ class NodeSet:
         return sum(room.place.room_bytes for room in self.rooms)
 
     @cached_property
+    def idle_cpus(self) -> float:
+        """CPUs that are neither busy nor promised, each sibling counted."""
+        return sum(room.idle_cpus for room in self.rooms)
+
+    @cached_property
     def unused_cpus(self) -> float:
-        """CPUs that are neither busy nor promised."""
+        """The same in whole cores."""
         return sum(room.unused_cpus for room in self.rooms)
 
     @cached_property
@@ -80,7 +96,7 @@ class NodeSet:
 
     def has_unused(self, request: Request) -> bool:
         """Say whether so many CPUs are unused, within what wavers."""
-        return sum(room.place.cpus for room in self.rooms) >= request.cpus
+        return sum(room.spare_cpus for room in self.rooms) >= request.cpus
 
     def split_bytes(self, request: Request) -> dict[int, int]:
         """Return its memory by node: alike, as far as there is room."""
@@ -93,7 +109,7 @@ class NodeSet:
 
     def split_cpus(self, request: Request) -> dict[int, float]:
         """Return its CPUs by node: alike, as far as some are unused; the rest alike as well."""
-        parts = share_out(request.cpus, [room.place.cpus for room in self.rooms])
+        parts = share_out(request.cpus, [room.spare_cpus for room in self.rooms])
         left = (request.cpus - sum(parts)) / len(parts)
         return {r.place.id: p + max(0.0, left) for r, p in zip(self.rooms, parts, strict=True)}
 
@@ -104,7 +120,7 @@ class Weighed:
 
     nodes: NodeSet
     lacking_steps: int
-    """Steps of CPUs that are not unused there."""
+    """Steps of whole cores that are not unused there."""
     cost: int
     """Distance and slowness of its memory, in bytes."""
     uneven: float

@@ -53,7 +53,7 @@ def reasons(
     best = weighed[0].nodes
     yield (
         f"{_nodes(best)} {_has(best)} room for {format_bytes(best.room_bytes)} and about "
-        f"{best.unused_cpus:.1f} unused CPUs of {len(best.cpus)}"
+        f"{best.idle_cpus:.1f} unused CPUs of {len(best.cpus)}"
     )
     if len(best.rooms) > 1:
         yield _fewer(every, len(best.rooms) - 1, request)
@@ -85,10 +85,7 @@ def alternatives(
 def _worse(best: Weighed, other: Weighed) -> str:
     """Return what speaks against a set that would do as well."""
     if other.lacking_steps > best.lacking_steps:
-        return (
-            f"busier, about {other.nodes.unused_cpus:.1f} unused CPUs, "
-            f"not {best.nodes.unused_cpus:.1f}"
-        )
+        return _busier(best.nodes, other.nodes)
     if other.cost > best.cost:
         if other.nodes.distance > best.nodes.distance:
             return f"farther apart, distance {other.nodes.distance}, not {best.nodes.distance}"
@@ -106,13 +103,20 @@ def _worse(best: Weighed, other: Weighed) -> str:
     return "just as good"
 
 
+def _busier(best: NodeSet, other: NodeSet) -> str:
+    idle, most = f"{other.idle_cpus:.1f}", f"{best.idle_cpus:.1f}"
+    if other.idle_cpus < best.idle_cpus and idle != most:
+        return f"busier, about {idle} unused CPUs, not {most}"
+    return "more of its threads would share a core"
+
+
 def _lack(nodes: NodeSet, request: Request) -> str:
     """Return what a set of nodes lacks to hold it."""
     if nodes.room_bytes < request.size_bytes:
         return f"room for {format_bytes(nodes.room_bytes)} only"
     if len(nodes.cpus) < request.cpus:
         return f"{len(nodes.cpus)} CPUs only"
-    return f"about {nodes.unused_cpus:.1f} unused CPUs only"
+    return f"about {nodes.idle_cpus:.1f} unused CPUs only"
 
 
 def _fewer(every: NodeSet, count: int, request: Request) -> str:
@@ -125,7 +129,7 @@ def _fewer(every: NodeSet, count: int, request: Request) -> str:
         request.cpus
     ):
         return f"{few} would have {cpus} CPUs at most"
-    unused = sorted((room.unused_cpus for room in every.rooms), reverse=True)
+    unused = sorted((room.idle_cpus for room in every.rooms), reverse=True)
     if (idle := sum(unused[:count])) < request.cpus:
         return f"{few} would have about {idle:.1f} unused CPUs at most"
     return f"{few} would have the memory or the CPUs, but not both"

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 
 from numad_py.decide import words
 from numad_py.decide.findings import diagnose
+from numad_py.decide.guard import Guards
 from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
+from numad_py.decide.huge import with_made_pages
 from numad_py.decide.moves import reserve
 from numad_py.decide.planner import place
 from numad_py.decide.remember import cooldown_s
 from numad_py.decide.room import Room
+from numad_py.decide.said import Said as _Said
+from numad_py.decide.shared import leave_files, share
 from numad_py.decide.turns import Turn, Wish, turns
 from numad_py.decide.watch import loading, watch, watch_others
 from numad_py.model.plan import (
@@ -22,15 +26,15 @@ from numad_py.model.plan import (
     HomeSource,
     MemoryMove,
     Placed,
-    Placing,
     Plan,
     Reason,
+    Shared,
     Verdict,
     WorkerMemory,
 )
 from numad_py.model.residency import Mobility
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
-from numad_py.policy.schema import PlacementPolicy, Policy
+from numad_py.policy.schema import Mode, PlacementPolicy, Policy
 
 RUN_LOCALITY = 0.9
 """Threads that spend less of their CPU time at home than this are away."""
@@ -43,17 +47,8 @@ FINISHED_LOCALITY = 0.99
 """A move that was broken off goes on below this locality,"""
 FINISHED_BYTES = 1 << 20
 """and while at least so much is remote."""
-
-
-@dataclass(frozen=True)
-class _Said:
-    """A decision less the worker it is about."""
-
-    verdict: Verdict
-    reason: Reason
-    why: str
-    bind_cpus: frozenset[int] | None = None
-    moves: tuple[MemoryMove, ...] = ()
+LATELY_S = 60.0
+"""Nothing is done by figures that were read in full longer ago, though a sample confirms them."""
 
 
 @dataclass(frozen=True)
@@ -88,38 +83,57 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     the same, but its memory was not read in full    wait    measuring
     memory remote, others move first                 wait    queued
     memory remote, no room at home                   refuse  no-room
+    to be acted on by what was read in full long ago wait    measuring
     memory remote                                    act     remote-memory
     threads away or free to leave                    act     remote-threads
     all that is remote refused to move or is shared  refuse  immovable
     some memory remote, below the thresholds         rest    below-threshold
     else                                             rest    home
     ===============================================  ======  ================
+
+    Where a rule names a guard, ``guard`` has lines of its own, from behind the one on moves on.
     """
+    snapshot = leave_files(snapshot, policy)
     watched = {w.id: watch(state.of(w.id), w, snapshot.at_s) for w in snapshot.workers}
     state = replace(state, workers=watched)
     plannable = [w.id for w in snapshot.workers if _plannable(w)]
-    state = watch_others(state, snapshot, plannable)
     given = _given(snapshot, policy)
+    counted = [key for key in plannable if given[key].obstacle is None]
+    state = watch_others(state, snapshot, counted)
     placing = place(snapshot, policy, state, {key: given[key] for key in plannable})
     state = replace(state, placing=placing)
-    made = _cases(snapshot, policy, state, given, placing)
+    placed = {w.id: placing.workers.get(w.id, Placed(given[w.id].home)) for w in snapshot.workers}
+    sharing = share(snapshot, policy, state, {key: p.home for key, p in placed.items()})
+    snapshot = sharing.seen(snapshot)
+    made = _cases(snapshot, policy, state, given, placed)
     cases = {case.worker.id: case for case in made}
+    guards = Guards(snapshot, policy, state)
     said = {key: _say(case, snapshot, policy.placement, state) for key, case in cases.items()}
-    room = Room(snapshot, policy.placement)
+    room = Room(with_made_pages(snapshot, policy), policy.placement)
     for case in cases.values():
         reserve(case.worker, case.memory, snapshot.topology, room)
+    said = guards.hold(said, room)
     wishes = [
         Wish(case.worker, case.finding.home, case.finding)
         for key, case in cases.items()
-        if case.remote and case.finding.home and said[key].verdict is Verdict.ACT
+        if case.remote and case.finding.home and _would_move(said[key])
     ]
     most_bytes = policy.placement.moved_per_cycle_bytes
     for key, turn in turns(wishes, snapshot, state, room, most_bytes).items():
-        said[key] = _taken(cases[key], turn, room)
-    decisions = tuple(_decision(case, said[key], snapshot) for key, case in cases.items())
-    memories = {
-        key: _after(case, said[key], snapshot.at_s, policy.placement) for key, case in cases.items()
-    }
+        said[key] = _taken(cases[key], turn)
+    if policy.daemon.mode is Mode.ACT:
+        for key, case in cases.items():
+            if _would_move(said[key]) and _read_long_ago(case.worker, snapshot.at_s):
+                said[key] = _measuring(case)
+    said = guards.admit(said)
+    decisions = tuple(
+        _decision(case, said[key], snapshot, policy, sharing.told.get(key, ()))
+        for key, case in cases.items()
+    )
+    memories = {}
+    for key, case in cases.items():
+        after = _after(case, said[key], snapshot.at_s, policy.placement)
+        memories[key] = guards.remember(key, after, said[key])
     return Plan(snapshot.cycle, decisions), replace(state, workers=memories)
 
 
@@ -137,18 +151,19 @@ def _cases(
     policy: Policy,
     state: DecisionState,
     given: Mapping[WorkerId, Given],
-    placing: Placing,
+    placed: Mapping[WorkerId, Placed],
 ) -> list[_Case]:
     cases = []
     for worker in snapshot.workers:
         memory = state.of(worker.id)
-        placed = placing.workers.get(worker.id, Placed(given[worker.id].home))
-        finding = diagnose(worker, placed.home, memory)
+        home = placed[worker.id].home
+        finding = diagnose(worker, home, memory)
         remote = _is_remote(finding, policy.placement, memory, _unsure(worker))
         bind = None
-        if placed.home is not None:
-            bind = _bind(worker, placed.home, finding, snapshot, policy.placement, remote=remote)
-        cases.append(_Case(worker, memory, given[worker.id], finding, placed, remote, bind))
+        if home is not None:
+            bind = _bind(worker, home, finding, snapshot, policy.placement, remote=remote)
+        its = placed[worker.id]
+        cases.append(_Case(worker, memory, given[worker.id], finding, its, remote, bind))
     return cases
 
 
@@ -156,8 +171,13 @@ def _plannable(worker: Worker) -> bool:
     return worker.residency is not None and not bound_by_user(worker)
 
 
-def _decision(case: _Case, said: _Said, snapshot: Snapshot) -> Decision:
+def _decision(
+    case: _Case, said: _Said, snapshot: Snapshot, policy: Policy, shared: tuple[Shared, ...]
+) -> Decision:
     worker = case.worker
+    least_bytes = policy.placement.min_remote_bytes
+    # What is taken back is the worker's own memory.
+    shared = () if said.give_back else shared
     return Decision(
         id=f"{snapshot.cycle}:{worker.label}",
         worker=worker.id,
@@ -165,12 +185,18 @@ def _decision(case: _Case, said: _Said, snapshot: Snapshot) -> Decision:
         rule=worker.rule,
         verdict=said.verdict,
         reason=said.reason,
-        why=said.why,
+        why=words.with_shared(said.why, shared, least_bytes),
         finding=case.finding,
         bind_cpus=said.bind_cpus,
         moves=said.moves,
+        retry_refused=case.memory.retry_refused,
+        shared=shared,
+        leave_files=any(not rule.files for rule in policy.rules if rule.name == worker.rule),
         alternatives=case.placed.alternatives,
         constraints=case.placed.constraints,
+        cost=case.placed.cost,
+        give_back=said.give_back,
+        judgement=said.judgement or case.memory.guard.judgement,
     )
 
 
@@ -217,9 +243,7 @@ def _say(  # noqa: PLR0911 - the truth table, a line a line
         return _Said(Verdict.WAIT, Reason.COOLDOWN, words.cooldown(finding, left_s))
     if worker.residency is not None and not worker.residency.full:
         # What a cheap look takes for movable may be bound by its user, and so may its threads.
-        unsure = _unsure(worker) if case.remote else None
-        why = words.measuring(finding, worker.residency, unsure)
-        return _Said(Verdict.WAIT, Reason.MEASURING, why)
+        return _measuring(case)
     return _act(case, ())
 
 
@@ -232,9 +256,26 @@ def _unplaceable(case: _Case, snapshot: Snapshot) -> _Said | None:
     if bound_by_user(worker):
         return _Said(Verdict.REFUSE, Reason.MEMPOLICY, words.mempolicy(worker.residency))
     if case.finding.home is None:
-        why = case.given.obstacle or words.no_home(case.finding)
+        why = case.given.obstacle or words.no_home(case.finding, case.placed.constraints)
         return _Said(Verdict.REFUSE, Reason.NO_HOME, why)
     return None
+
+
+def _would_move(said: _Said) -> bool:
+    """Say whether something new is to be done; to take a move back needs no turn."""
+    return said.verdict is Verdict.ACT and not said.give_back
+
+
+def _measuring(case: _Case) -> _Said:
+    residency = case.worker.residency
+    unsure = _unsure(case.worker) if case.remote else None
+    why = words.measuring(case.finding, residency, unsure) if residency is not None else ""
+    return _Said(Verdict.WAIT, Reason.MEASURING, why)
+
+
+def _read_long_ago(worker: Worker, now_s: float) -> bool:
+    """Say whether its user may have bound its memory since: a later sample would not show that."""
+    return worker.residency is not None and now_s - worker.residency.read_at_s > LATELY_S
 
 
 def _act(case: _Case, moves: tuple[MemoryMove, ...]) -> _Said:
@@ -246,7 +287,7 @@ def _act(case: _Case, moves: tuple[MemoryMove, ...]) -> _Said:
     return _Said(Verdict.ACT, reason, why, case.bind, moves)
 
 
-def _taken(case: _Case, turn: Turn, room: Room) -> _Said:
+def _taken(case: _Case, turn: Turn) -> _Said:
     """Return what is said of a worker that wants to move, after its turn is known."""
     if turn.moves is not None:
         return _act(case, turn.moves)
@@ -254,7 +295,7 @@ def _taken(case: _Case, turn: Turn, room: Room) -> _Said:
         return _Said(Verdict.WAIT, Reason.QUEUED, words.queued(case.finding, turn.after))
     home = case.finding.home
     nodes = home.nodes if home is not None else frozenset()
-    return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(case.finding, nodes, room.bytes_on))
+    return _Said(Verdict.REFUSE, Reason.NO_ROOM, words.no_room(case.finding, nodes, turn.short))
 
 
 def _unsure(worker: Worker) -> float:
@@ -320,13 +361,14 @@ def _bind(
     cpus = snapshot.topology.cpus_of(home.nodes)
     cpus = (cpus - policy.reserved_cpus) or cpus
     wanted = cpus & user_mask(worker, snapshot.topology)
-    free = any(
+    # Also where numad-py has bound them to less than their home has become.
+    unbound = any(
         t.affinity is not None
-        and not t.affinity <= cpus
-        and worker.first_masks.get(t.tid, t.affinity) & cpus
+        and (mask := worker.first_masks.get(t.tid, t.affinity) & wanted)
+        and t.affinity != mask
         for t in worker.threads
     )
-    if not wanted or not free:
+    if not unbound:
         return None
     away = finding.run_locality is not None and finding.run_locality < RUN_LOCALITY
     if remote or away or finding.movable_bytes >= policy.min_remote_bytes:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from numad_py.decide.room import Room
-from numad_py.decide.sizes import movable_by_node
+from numad_py.decide.sizes import huge_by_size, ordinary_by_node
 from numad_py.model.plan import Home, MemoryMove, WorkerMemory
 from numad_py.model.snapshot import Worker
 from numad_py.model.topology import Topology
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What keeps a worker from coming home."""
+
+    huge_bytes: int | None
+    """Size of the huge pages that are lacking; None: ordinary memory is."""
+    coming_bytes: int
+    """What would come in such pages."""
+    room_bytes: int
+    """What its home nodes together can take of it."""
 
 
 def moves_home(
@@ -16,13 +29,24 @@ def moves_home(
 ) -> tuple[MemoryMove, ...] | None:
     """Return the moves that bring a worker's memory home, nearest home node first.
 
-    Room is taken for them. None where the home nodes together have too little: a worker is not
-    squeezed, and half a move would leave it on one node more than before.
+    Room is taken for them. None where there is a shortage: a worker is not squeezed, and half a
+    move would leave it on one node more than before.
     """
-    remote = _remote(worker, home, memory)
-    if sum(remote.values()) > sum(room.bytes_on(node) for node in _targets(home, topology)):
+    if shortage(worker, home, memory, topology, room) is not None:
         return None
-    return _share_out(remote, home, topology, room)
+    return _share_out(remote_bytes(worker, home, memory), home, topology, room)
+
+
+def shortage(
+    worker: Worker, home: Home, memory: WorkerMemory, topology: Topology, room: Room
+) -> Shortage | None:
+    """Return what the home nodes together have too little of; None where they have enough."""
+    for huge_bytes, by_node in remote_bytes(worker, home, memory).items():
+        coming = sum(by_node.values())
+        have = sum(room.bytes_on(node, huge_bytes) for node in _targets(home, topology))
+        if coming > have:
+            return Shortage(huge_bytes, coming, have)
+    return None
 
 
 def reserve(worker: Worker, memory: WorkerMemory, topology: Topology, room: Room) -> None:
@@ -32,12 +56,19 @@ def reserve(worker: Worker, memory: WorkerMemory, topology: Topology, room: Room
     more is taken than needed, until the move ends.
     """
     if memory.moving and memory.home is not None:
-        _share_out(_remote(worker, memory.home, memory), memory.home, topology, room)
+        _share_out(remote_bytes(worker, memory.home, memory), memory.home, topology, room)
 
 
-def _remote(worker: Worker, home: Home, memory: WorkerMemory) -> dict[int, int]:
-    movable = movable_by_node(worker, memory.refused)
-    return {node: size for node, size in movable.items() if node not in home.nodes}
+def remote_bytes(
+    worker: Worker, home: Home, memory: WorkerMemory
+) -> dict[int | None, dict[int, int]]:
+    """Return remote bytes by node: ordinary ones under None, huge pages under their size."""
+    huge = huge_by_size(worker, memory.refused)
+    every = [(None, ordinary_by_node(worker, memory.refused)), *huge.items()]
+    return {
+        huge_bytes: {node: size for node, size in by_node.items() if node not in home.nodes}
+        for huge_bytes, by_node in every
+    }
 
 
 def _targets(home: Home, topology: Topology) -> list[int]:
@@ -45,7 +76,7 @@ def _targets(home: Home, topology: Topology) -> list[int]:
 
 
 def _share_out(
-    remote: Mapping[int, int], home: Home, topology: Topology, room: Room
+    remote: Mapping[int | None, Mapping[int, int]], home: Home, topology: Topology, room: Room
 ) -> tuple[MemoryMove, ...]:
     """Return moves by source, nearest targets first; the largest source chooses, whatever the ids.
 
@@ -53,25 +84,27 @@ def _share_out(
     byte is too full by the time the move gets there.
     """
     targets = _targets(home, topology)
-    moves: list[MemoryMove] = []
-    for source, size in sorted(remote.items(), key=lambda item: (-item[1], item[0])):
-        left = size
-        for distance in sorted({topology.distance(source, n) for n in targets}):
-            near = [n for n in targets if topology.distance(source, n) == distance]
-            for target, part in _in_proportion(left, near, room).items():
-                moves.append(MemoryMove(source, target, part))
-                room.take_bytes(target, part)
-                left -= part
-    return tuple(sorted(moves, key=lambda move: (move.source, move.target)))
+    moved: dict[tuple[int, int], int] = {}
+    for huge_bytes, by_node in remote.items():
+        for source, size in sorted(by_node.items(), key=lambda item: (-item[1], item[0])):
+            left = size
+            for distance in sorted({topology.distance(source, n) for n in targets}):
+                near = [n for n in targets if topology.distance(source, n) == distance]
+                rooms = {node: room.bytes_on(node, huge_bytes) for node in near}
+                for target, part in _in_proportion(left, rooms, huge_bytes or 1).items():
+                    moved[source, target] = moved.get((source, target), 0) + part
+                    room.take_bytes(target, part, huge_bytes)
+                    left -= part
+    return tuple(MemoryMove(*way, size) for way, size in sorted(moved.items()))
 
 
-def _in_proportion(size: int, targets: Sequence[int], room: Room) -> dict[int, int]:
-    """Return what each takes of so many bytes, as far as there is room."""
-    rooms = {node: room.bytes_on(node) for node in targets}
+def _in_proportion(size: int, rooms: Mapping[int, int], unit: int) -> dict[int, int]:
+    """Return what each node takes of so many bytes, as far as there is room, in whole units."""
     left, room_left = min(size, sum(rooms.values())), sum(rooms.values())
     parts: dict[int, int] = {}
-    for node in sorted(targets, key=lambda n: (-rooms[n], n)):
+    for node in sorted(rooms, key=lambda n: (-rooms[n], n)):
         part = -(-left * rooms[node] // room_left) if room_left else 0
+        part = min(left, -(-part // unit) * unit)
         room_left -= rooms[node]
         left -= part
         if part:

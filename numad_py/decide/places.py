@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from numad_py.decide.problem import Place
+from numad_py.decide.sizes import huge_free
 from numad_py.model.snapshot import Snapshot, WorkerId
-from numad_py.model.topology import Node, Performance
+from numad_py.model.topology import Node
 from numad_py.policy.schema import PlacementPolicy
 
 CROWDED = 1.1
@@ -31,6 +33,7 @@ def places_of(
     """
     taken, foreign = taken_bytes or {}, foreign_cpus or {}
     rooms = {state.node: state.room_bytes(policy.headroom) for state in snapshot.node_states}
+    pools = {state.node: huge_free(state) for state in snapshot.node_states}
     slow = _slowness(snapshot)
     places = [
         Place(
@@ -39,6 +42,7 @@ def places_of(
             cpus=max(0.0, CROWDED * capacity_cpus(node, policy) - foreign.get(node.id, 0.0)),
             distances=node.distances,
             slow=slow[node.id],
+            huge_free=pools.get(node.id, {}),
         )
         for node in snapshot.topology.nodes
     ]
@@ -57,6 +61,16 @@ def capacity_cpus(node: Node, policy: PlacementPolicy) -> float:
     return worth + len(cpus) - told
 
 
+def usable_cpus(
+    cpus: frozenset[int], snapshot: Snapshot, policy: PlacementPolicy
+) -> dict[int, float]:
+    """Return what CPUs are worth to whoever may use these alone, by node, nobody else there."""
+    return {
+        node.id: CROWDED * capacity_cpus(replace(node, cpus=node.cpus & cpus), policy)
+        for node in snapshot.topology.nodes
+    }
+
+
 def foreign_cpus(snapshot: Snapshot, placed: Collection[WorkerId]) -> dict[int, float]:
     """Return the CPUs that others than these keep busy, by node, as far as that is known."""
     ours: dict[int, float] = {}
@@ -71,16 +85,19 @@ def foreign_cpus(snapshot: Snapshot, placed: Collection[WorkerId]) -> dict[int, 
 
 
 def _slowness(snapshot: Snapshot) -> dict[int, float]:
-    """Return how slow each node's memory is beside the fastest, as the firmware rates it."""
-    rated = {node.id: _pace(node.performance) for node in snapshot.topology.nodes}
-    best = max((pace for pace in rated.values() if pace), default=None)
-    return {node: best / pace if best and pace else 1.0 for node, pace in rated.items()}
+    """Return how slow each node's memory is beside the fastest, as the firmware rates it.
 
-
-def _pace(performance: Performance | None) -> float | None:
-    """Return a figure that grows with speed: bandwidth where it is rated, else 1 / latency."""
-    if performance is None:
-        return None
-    if performance.read_bandwidth_mib_s:
-        return float(performance.read_bandwidth_mib_s)
-    return 1 / performance.read_latency_ns if performance.read_latency_ns else None
+    By bandwidth where that of all rated nodes is known, else by latency where that is; the two are
+    not compared.
+    """
+    rated = {n.id: n.performance for n in snapshot.topology.nodes if n.performance is not None}
+    widths = {node: rating.read_bandwidth_mib_s for node, rating in rated.items()}
+    delays = {node: rating.read_latency_ns for node, rating in rated.items()}
+    slow = dict.fromkeys(snapshot.topology.node_ids, 1.0)
+    if all(widths.values()):
+        best = max((width for width in widths.values() if width), default=1)
+        slow.update({node: best / width for node, width in widths.items() if width})
+    elif all(delays.values()):
+        best = min((delay for delay in delays.values() if delay), default=1)
+        slow.update({node: delay / best for node, delay in delays.items() if delay})
+    return slow

@@ -1,7 +1,7 @@
 """All workers together: the placement problem of this moment, solved, and the homes that follow.
 
 Workers whose home is given take their room and their CPUs first: they are items that stay. So are
-workers that are being moved, and those that are still loading.
+workers that are being moved, and those that are still loading, with room to grow.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from numad_py.decide.constraints import Bars, bars_of, constraints_of
-from numad_py.decide.home import Given
-from numad_py.decide.places import places_of
+from numad_py.decide.home import Given, device_shares, user_mask
+from numad_py.decide.huge import with_made_pages
+from numad_py.decide.places import places_of, usable_cpus
 from numad_py.decide.problem import Item, Place, Problem, Solution
-from numad_py.decide.sizes import fixed_by_node, movable_by_node
+from numad_py.decide.sizes import (
+    fixed_by_node,
+    huge_by_size,
+    movable_by_node,
+    ordinary_by_node,
+)
 from numad_py.decide.solver import solve
+from numad_py.decide.watch import loading
 from numad_py.model.cpulist import format_list
 from numad_py.model.plan import (
     Alternative,
@@ -27,7 +34,7 @@ from numad_py.model.plan import (
 )
 from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
-from numad_py.policy.schema import Policy, Rule
+from numad_py.policy.schema import PlacementPolicy, Policy, Rule
 
 MOST_CROWDED = 1.5
 """So many times the CPUs of a node may those that live there want before some are moved away."""
@@ -66,13 +73,13 @@ def place(
     if before is not None and before.given == homes and _stands(before, free, snapshot, state):
         return before
     taking = [w for w in snapshot.workers if w.id in given and given[w.id].obstacle is None]
-    rules = {rule.name: rule for rule in policy.rules}
+    snapshot = with_made_pages(snapshot, policy)
     bars = {w.id: bars_of(w, state.of(w.id), snapshot, policy.placement) for w in free}
-    items = [
-        _item(worker, state.of(worker.id), given[worker.id], bars.get(worker.id), rules)
-        for worker in taking
-    ]
+    made = _Items(snapshot, policy)
+    items = [made.of(w, state.of(w.id), given[w.id], bars.get(w.id)) for w in taking]
     places = places_of(snapshot, policy.placement, foreign_cpus=state.others_cpus)
+    growth = {w.label: _growth(w, state.of(w.id), policy.placement, snapshot.at_s) for w in free}
+    items = _kept_while_loading(items, places, growth)
     solution = solve(Problem(_as_crowded(places, items), tuple(items)))
     placed = {
         worker.id: _placed(worker, item, solution, state, bars[worker.id])
@@ -120,27 +127,90 @@ def _as_crowded(places: Sequence[Place], items: Sequence[Item]) -> tuple[Place, 
     )
 
 
-def _item(
-    worker: Worker,
-    memory: WorkerMemory,
-    given: Given,
-    bars: Bars | None,
-    rules: Mapping[str, Rule],
-) -> Item:
-    home = given.home or memory.home
-    rule = rules.get(worker.rule)
-    demand = memory.demand_cpus if memory.demand_cpus is not None else worker.demand_cpus
-    item = Item(
-        key=worker.label,
-        bytes_by_node=movable_by_node(worker, memory.refused),
-        fixed_by_node=fixed_by_node(worker, memory.refused),
-        cpus=demand,
-        busy=busyness(worker, demand),
-        home=home.nodes if home is not None else None,
-        apart=apart(worker, rule),
-        keep=given.home is not None or (memory.moving and home is not None),
-    )
-    return item if bars is None else replace(item, allowed=bars.allowed, home=bars.earlier)
+class _Items:
+    """Makes items of the workers of a snapshot."""
+
+    def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
+        self._snapshot = snapshot
+        self._policy = policy.placement
+        self._rules = {rule.name: rule for rule in policy.rules}
+        self._usable: dict[frozenset[int], dict[int, float]] = {}
+        """By mask: most workers have the same."""
+
+    def of(self, worker: Worker, memory: WorkerMemory, given: Given, bars: Bars | None) -> Item:
+        """Return an item; without bars, one that stays at the home that it is given."""
+        home = given.home or memory.home
+        demand = memory.demand_cpus if memory.demand_cpus is not None else worker.demand_cpus
+        item = Item(
+            key=worker.label,
+            bytes_by_node=ordinary_by_node(worker, memory.refused),
+            huge=huge_by_size(worker, memory.refused),
+            fixed_by_node=fixed_by_node(worker, memory.refused),
+            cpus=demand,
+            busy=busyness(worker, demand),
+            home=home.nodes if home is not None else None,
+            apart=apart(worker, self._rules.get(worker.rule)),
+            keep=given.home is not None or (memory.moving and home is not None),
+        )
+        if bars is None:
+            return item
+        return replace(
+            item,
+            allowed=bars.allowed,
+            home=bars.earlier if not item.keep else item.home,
+            needs_cpus=max(demand, memory.most_cpus),
+            usable_cpus=self._usable_by(user_mask(worker, self._snapshot.topology)),
+            run_cpus={node: share * demand for node, share in worker.run_share.items()},
+            device_nodes=device_shares(worker, self._snapshot.topology),
+        )
+
+    def _usable_by(self, mask: frozenset[int]) -> dict[int, float]:
+        if mask not in self._usable:
+            self._usable[mask] = usable_cpus(mask, self._snapshot, self._policy)
+        return self._usable[mask]
+
+
+def _growth(
+    worker: Worker, memory: WorkerMemory, policy: PlacementPolicy, now_s: float
+) -> int | None:
+    """Return the bytes that a worker may yet grow by until it counts as loaded; None: it does."""
+    if loading(memory, worker, policy, now_s) is None:
+        return None
+    return int(memory.growth_bytes_per_s * policy.settle_s)
+
+
+def _kept_while_loading(
+    items: Sequence[Item], places: Sequence[Place], growth: Mapping[str, int | None]
+) -> list[Item]:
+    """Return the items, with room at home for what those will need that are still loading.
+
+    As far as there is room beside those that stay in any case; where even what it has by now finds
+    none, an item is placed as all others.
+    """
+    room = {place.id: place.room_bytes for place in places}
+
+    def take(nodes: frozenset[int], size: int) -> None:
+        for node in nodes & room.keys():
+            room[node] -= size
+
+    def remote(item: Item, home: frozenset[int]) -> int:
+        return sum(size for node, size in item.bytes_by_node.items() if node not in home)
+
+    for item in items:
+        if item.keep and item.home:
+            take(item.home, remote(item, item.home))
+    found = []
+    for item in items:
+        more, home = growth.get(item.key), item.home
+        if more is not None and not item.keep and home and home <= item.allowed & room.keys():
+            coming = remote(item, home)
+            left = sum(max(0, room[node]) for node in home) - coming
+            if left >= 0:
+                more = min(more, left)
+                take(home, coming + more)
+                item = replace(item, keep=True, coming_bytes=more)  # noqa: PLW2901
+        found.append(item)
+    return found
 
 
 def busyness(worker: Worker, demand_cpus: float) -> float:
@@ -163,24 +233,24 @@ def _placed(
     nodes = solution.homes[worker.label]
     alternatives = tuple(solution.alternatives.get(worker.label, ()))
     constraints = constraints_of(worker, item, bars, alternatives, solution)
+    cost = solution.costs.get(worker.label)
     if nodes is None:
         return Placed(None, alternatives, constraints)
     before = state.of(worker.id).home
     if before is not None and before.nodes == nodes and before.source is HomeSource.PLANNER:
         # Its reason stands: that it lies there already would say nothing.
-        return Placed(before, alternatives, constraints)
-    return Placed(
-        Home(nodes, HomeSource.PLANNER, _why(nodes, item, alternatives)), alternatives, constraints
-    )
+        return Placed(before, alternatives, constraints, cost)
+    home = Home(nodes, HomeSource.PLANNER, _why(nodes, item, alternatives))
+    return Placed(home, alternatives, constraints, cost)
 
 
 def _why(nodes: frozenset[int], item: Item, alternatives: tuple[Alternative, ...]) -> str:
-    there = sum(size for node, size in item.bytes_by_node.items() if node in nodes)
-    total = sum(item.bytes_by_node.values())
+    there = sum(size for node, size in item.movable_by_node.items() if node in nodes)
+    total = sum(item.movable_by_node.values())
     possible = 1 + sum(1 for a in alternatives if a.barred_by is None)
     first = f"cheapest of {possible} choices" if possible > 1 else "the only choice"
     if not there:
-        return f"{first}; none of its {format_bytes(total)} lies where it could stay"
+        return f"{first}; none of its {format_bytes(total)} lies there yet"
     return (
         f"{first}: {format_bytes(there)} of its {format_bytes(total)} "
         f"lies on node {format_list(nodes)} already"

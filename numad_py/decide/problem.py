@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from numad_py.model.plan import Alternative
+from numad_py.model.plan import Alternative, Cost
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Place:
     """Distance to each node by id; 10 is local. A node that is left out is 20 away."""
     slow: float = 1.0
     """How slow its memory is beside the fastest; 1.0 where that is not known."""
+    huge_free: Mapping[int, int] = field(default_factory=dict)
+    """Bytes free in its pools of huge pages, by size of page: what each item could have if no other
+    took any. Who comes too late is refused when it is to move."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,22 @@ class Item:
     key: str
     """Unique; items are taken in the order of their keys where nothing else decides."""
     bytes_by_node: Mapping[int, int] = field(default_factory=dict)
-    """Resident bytes that may be moved, by node."""
+    """Resident bytes that may be moved, by node; without huge pages."""
+    huge: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    """Huge pages (hugetlb) that may be moved: bytes by size of page and node. They take no room in
+    a node's memory, but free pages of its pool."""
     fixed_by_node: Mapping[int, int] = field(default_factory=dict)
     """Resident bytes that cannot be moved, by node: shared segments, pinned pages."""
     coming_bytes: int = 0
     """Memory that it has yet to allocate: all of it for a process that is not there yet."""
     cpus: float = 0.0
     """CPUs it keeps busy; a home of several nodes gives each an equal share of them."""
+    needs_cpus: float = 0.0
+    """What its home must have of ``usable_cpus``; all allowed nodes together are always enough."""
+    usable_cpus: Mapping[int, float] = field(default_factory=dict)
+    """CPUs by node that it could use if nobody else were there; empty: enough on every node."""
+    run_cpus: Mapping[int, float] = field(default_factory=dict)
+    """CPUs by node that it keeps busy as long as it has no home."""
     busy: float = 1.0
     """0..1: what a remote byte costs it."""
     allowed: frozenset[int] = frozenset()
@@ -55,15 +68,31 @@ class Item:
     keep: bool = False
     """It stays with ``home``, allowed or not; what is not there yet is still to come there."""
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
-        """What its home must hold: what may be moved and what is yet to come."""
+        """What its home must have room for: what may be moved and what is yet to come."""
         return sum(self.bytes_by_node.values()) + self.coming_bytes
 
-    @property
+    @cached_property
+    def movable_by_node(self) -> Mapping[int, int]:
+        """Resident bytes that may be moved, by node, huge pages included."""
+        if not self.huge:
+            return self.bytes_by_node
+        found = dict(self.bytes_by_node)
+        for by_node in self.huge.values():
+            for node, size in by_node.items():
+                found[node] = found.get(node, 0) + size
+        return found
+
+    @cached_property
+    def own_bytes(self) -> int:
+        """What is at its home in the end: what may be moved, huge pages too, and is yet to come."""
+        return sum(self.movable_by_node.values()) + self.coming_bytes
+
+    @cached_property
     def all_bytes(self) -> int:
         """All of its memory, that which cannot be moved included."""
-        return self.size_bytes + sum(self.fixed_by_node.values())
+        return self.own_bytes + sum(self.fixed_by_node.values())
 
 
 @dataclass(frozen=True)
@@ -91,29 +120,6 @@ class Problem:
     """In an order of which the answer hangs where all else is equal; their ids are only names."""
     items: tuple[Item, ...]
     weights: Weights = Weights()
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a home costs an item, in bytes."""
-
-    remote: int = 0
-    """Bytes that cannot be moved, by their distance from the nearest home node."""
-    spread: int = 0
-    """Its own bytes on several nodes, by the distance between these."""
-    slow: int = 0
-    """Bytes on memory that is slower than the fastest."""
-    device: int = 0
-    """Distance of its devices from the nearest home node."""
-    moving: int = 0
-    """Bytes to be moved, by distance."""
-    switching: int = 0
-    """The home is not the earlier one."""
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.remote + self.spread + self.slow + self.device + self.moving + self.switching
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from numad_py.decide.guard import ended
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import DecisionState, WorkerMemory
-from numad_py.model.residency import Mobility
+from numad_py.model.residency import Mobility, SegmentId
 
 LONGEST_BACK_OFF = 16
 """The cooldown grows by at most this factor."""
@@ -29,7 +30,9 @@ def remember(state: DecisionState, outcomes: Iterable[Outcome], at_s: float) -> 
     workers = dict(state.workers)
     for outcome in outcomes:
         worker = outcome.decision.worker
-        workers[worker] = _after(state.of(worker), outcome, at_s)
+        memory = state.of(worker)
+        guard = ended(memory.guard, outcome, at_s)
+        workers[worker] = replace(_after(memory, outcome, at_s), guard=guard)
     return replace(state, workers=workers)
 
 
@@ -45,14 +48,24 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
     memory = replace(memory, left_at_s={**memory.left_at_s, **left})
     wanted = outcome.decision.move_bytes
     brought_little = bool(wanted) and outcome.moved_bytes * 2 < wanted
-    refused = _refused(memory, outcome) if wanted else dict(memory.refused)
+    if wanted:
+        refused, stuck = _refused(memory, outcome), _stuck(outcome)
+        memory = replace(
+            memory,
+            refused=refused,
+            stuck=stuck,
+            refused_at_s=at_s if refused or stuck else None,
+            refusals=memory.refusals + 1 if refused or stuck else 0,
+            retry_refused=False,
+        )
+    # Where memory was short, the worker is not to blame, and the rest is still to be moved.
+    short = outcome.end is End.PRESSURE and not outcome.decision.give_back
     return replace(
         memory,
         moving=False,
         acted_at_s=at_s,
-        refused=refused,
-        unfinished=False,
-        attempts=memory.attempts + 1 if brought_little else 0,
+        unfinished=short,
+        attempts=memory.attempts + 1 if brought_little and not short else 0,
     )
 
 
@@ -76,3 +89,18 @@ def _refused(memory: WorkerMemory, outcome: Outcome) -> dict[int, int]:
         for source, size in stayed.items()
     }
     return {source: size for source, size in left.items() if size}
+
+
+def _stuck(outcome: Outcome) -> tuple[SegmentId, ...]:
+    """Return what was to be moved for all its users, and still lies where it was for the most part.
+
+    It is kept apart from the worker's own memory: none of its users is to try in its place.
+    """
+    if outcome.after is None or outcome.end not in {End.DONE, End.PARTIAL}:
+        return ()
+    sources = {move.source for move in outcome.decision.moves}
+    left = {
+        part.id: sum(size for node, size in part.shared_by_node if node in sources)
+        for part in outcome.after.segments
+    }
+    return tuple(s.id for s in outcome.decision.carried if 2 * left.get(s.id, 0) > s.away_bytes)

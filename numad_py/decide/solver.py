@@ -21,7 +21,7 @@ from numad_py.decide.solver_exact import MOST_ITEMS, Exact
 from numad_py.decide.solver_order import Route, route
 from numad_py.decide.solver_search import at_rest, cheapest, improve, search, stayed
 from numad_py.decide.solver_tally import Tally, tally_of
-from numad_py.model.plan import Alternative, Limit
+from numad_py.model.plan import Alternative, Cost, Limit
 
 ALTERNATIVES = 3
 """So many other homes are told of for each item."""
@@ -92,7 +92,7 @@ def _solution(
     return Solution(
         homes=dict(zip(keys, homes, strict=True)),
         splits={key: _split(choices, i, picks[i], way) for i, key in enumerate(keys)},
-        costs={key: picks[i].parts for i, key in enumerate(keys) if picks[i].mask},
+        costs={key: Cost(*picks[i].parts) for i, key in enumerate(keys) if picks[i].mask},
         alternatives={key: _alternatives(tally, i) for i, key in enumerate(keys)},
         unplaced=tuple(key for key, home in zip(keys, homes, strict=True) if home is None),
         order=tuple(keys[item] for item in way.order),
@@ -122,7 +122,11 @@ def _alternatives(tally: Tally, item: int) -> tuple[Alternative, ...]:
     pick = tally.lift(item)
     others = [c for c in choices.candidates[item] if c is not pick and c.mask][:ALTERNATIVES]
     found = [
-        Alternative(choices.nodes_of(c.mask), c.cost - pick.parts.total, _bar(tally, item, c, pick))
+        Alternative(
+            choices.nodes_of(c.mask),
+            c.cost - (pick.cost if pick.mask else 0),
+            _bar(tally, item, c, pick),
+        )
         for c in others
     ]
     tally.put(item, pick)
@@ -150,15 +154,15 @@ def _bar(tally: Tally, item: int, candidate: Candidate, pick: Candidate) -> Limi
 def _forbidden(choices: Choices, item: int, pick: Candidate) -> Alternative | None:
     """Return the cheapest single node that is not allowed, where it is cheaper than the home."""
     worker = choices.items[item]
-    if worker.keep or not pick.parts.total:
+    if worker.keep or not pick.mask or not pick.cost:
         return None
     barred = [
         (choices.cost_of(worker, 1 << at).total, at)
         for at, place in enumerate(choices.places)
         if place.id not in worker.allowed and place.cpus > 0
     ]
-    cost, at = min(barred, default=(pick.parts.total, 0))
-    if cost >= pick.parts.total:
+    cost, at = min(barred, default=(pick.cost, 0))
+    if cost >= pick.cost:
         return None
     home = frozenset({choices.places[at].id})
-    return Alternative(home, cost - pick.parts.total, Limit.ALLOWED)
+    return Alternative(home, cost - pick.cost, Limit.ALLOWED)

@@ -6,12 +6,14 @@ counted in small units: whole numbers, so that sums do not hang on their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import NamedTuple
 
-from numad_py.decide.problem import Cost, Item, Place, Problem, Weights
+from numad_py.decide.problem import Item, Place, Problem, Weights
+from numad_py.model.plan import Cost
 from numad_py.model.topology import LOCAL_DISTANCE
 
 UNKNOWN_DISTANCE = 2 * LOCAL_DISTANCE
@@ -23,8 +25,7 @@ _LARGEST_EXHAUSTIVE = 10
 """Up to so many nodes every set is looked at; beyond, sets grow around each node."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One home for one item, or none at all."""
 
     mask: int
@@ -39,7 +40,8 @@ class Candidate:
     """Bytes that come to it from elsewhere, or are new."""
     cpus: tuple[tuple[int, int], ...]
     """Units of CPU wanted by position."""
-    parts: Cost
+    parts: tuple[int, ...]
+    """The fields of its Cost."""
 
 
 class Choices:
@@ -58,6 +60,8 @@ class Choices:
         self.room = [max(0, place.room_bytes) for place in self.places]
         self.cpus = [_units(place.cpus) for place in self.places]
         self.cpu_step = max(1, _units(self.weights.cpu_step))
+        self._nodes: dict[int, frozenset[int]] = {}
+        self._present = {item.key: self._places_of(item) for item in self.items}
         self.capacity = list(self.room)
         for item in self.items:
             for at, size in self.present(item):
@@ -82,6 +86,9 @@ class Choices:
 
     def present(self, item: Item) -> list[tuple[int, int]]:
         """Return what an item holds by position, as far as it is on a place at all."""
+        return self._present[item.key]
+
+    def _places_of(self, item: Item) -> list[tuple[int, int]]:
         return sorted(
             (self.position[node], size)
             for node, size in item.bytes_by_node.items()
@@ -90,11 +97,13 @@ class Choices:
 
     def nodes_of(self, mask: int) -> frozenset[int]:
         """Return the ids of the nodes of a mask."""
-        return frozenset(self.places[at].id for at in positions(mask))
+        if mask not in self._nodes:
+            self._nodes[mask] = frozenset(self.places[at].id for at in positions(mask))
+        return self._nodes[mask]
 
     def cost_of(self, item: Item, mask: int) -> Cost:
         """Return what a home costs an item, whether it may have it or not."""
-        return self._costing.cost(item, positions(mask))
+        return Cost(*self._costing.parts(item, positions(mask)))
 
     def mask_of(self, nodes: Iterable[int]) -> int:
         """Return the mask of those of the nodes that are places."""
@@ -105,16 +114,25 @@ class Choices:
         free = self._free_when_empty()
         found = [self._of(item, free) for item in self.items]
         self.cpu_weight = 1 + sum(max((c.cost for c in cs), default=0) for cs in found)
-        wanted = sum(_units(item.cpus) for item in self.items)
+        wanted = sum(
+            max(_units(item.cpus), sum(cpus for _, cpus in self._runs(item))) for item in self.items
+        )
         self.apart_weight = self.cpu_weight * (wanted // self.cpu_step + 2)
         unplaced_weight = self.apart_weight * (len(found) * len(found) + 1)
-        every = 1 + sum(max(1, item.size_bytes) for item in self.items)
+        every = 1 + sum(max(1, item.own_bytes) for item in self.items)
         for item, candidates in zip(self.items, found, strict=True):
             candidates.sort(key=lambda c: c.cost)
-            price = unplaced_weight * max(1, item.size_bytes) * (every if item.keep else 1)
+            price = unplaced_weight * max(1, item.own_bytes) * (every if item.keep else 1)
             stays = tuple(self.present(item))
-            candidates.append(Candidate(0, price, stays, 0, 0, (), Cost()))
+            candidates.append(Candidate(0, price, stays, 0, 0, self._runs(item), ()))
         return found
+
+    def _runs(self, item: Item) -> tuple[tuple[int, int], ...]:
+        """Return the units of CPU that an item keeps busy by position while it has no home."""
+        if not item.run_cpus:
+            return ()
+        known = ((self.position.get(node), cpus) for node, cpus in item.run_cpus.items())
+        return tuple(sorted((at, _units(cpus)) for at, cpus in known if at is not None))
 
     def _least_pairs(self, group: int) -> int:
         """Return how many pairs of a group overlap when it is spread evenly over its nodes."""
@@ -158,32 +176,33 @@ class Choices:
             for at, size in self.present(item):
                 if not kept or kept >> at & 1:
                     free[at] -= size
-        return free
+        return [max(0, size) for size in free]
 
     def _of(self, item: Item, free: Sequence[int]) -> list[Candidate]:
-        kept = self._kept(item)
+        kept, present = self._kept(item), self.present(item)
         if kept is not None:
-            return [self._candidate(item, kept)] if kept else []
+            return [self._candidate(item, kept, present)] if kept else []
         allowed = positions(self.mask_of(item.allowed))
-        masks = self._smallest(allowed, item.size_bytes, free)
+        wants = _Wants(item, self.places, allowed)
+        masks = self._smallest(allowed, wants, free)
         now = list(self.room)
-        for at, size in self.present(item):
+        for at, size in present:
             now[at] += size
-        if masks and not any(self._holds(positions(m), item.size_bytes, now) for m in masks):
+        if masks and not any(wants.held_by(positions(m), now) for m in masks):
             # The smallest need others to make room: larger ones are better than no home at all.
-            masks += [m for m in self._smallest(allowed, item.size_bytes, now) if m not in masks]
+            masks += [m for m in self._smallest(allowed, wants, now) if m not in masks]
         home = item.home or frozenset()
         if home and home <= item.allowed and home <= self.position.keys():
             before = self.mask_of(home)
-            if before not in masks and self._holds(positions(before), item.size_bytes, free):
+            if before not in masks and wants.held_by(positions(before), free):
                 masks.append(before)
-        return [self._candidate(item, mask) for mask in masks]
+        return [self._candidate(item, mask, present) for mask in masks]
 
-    def _smallest(self, allowed: Sequence[int], size: int, free: Sequence[int]) -> list[int]:
-        """Return the smallest sets of nodes that could hold so much."""
+    def _smallest(self, allowed: Sequence[int], wants: _Wants, free: Sequence[int]) -> list[int]:
+        """Return the smallest sets of nodes that could hold an item."""
         for count in range(1, len(allowed) + 1):
             sets = self._sets(allowed, count)
-            if masks := [mask_at(nodes) for nodes in sets if self._holds(nodes, size, free)]:
+            if masks := [mask_at(nodes) for nodes in sets if wants.held_by(nodes, free)]:
                 return masks
         return []
 
@@ -195,26 +214,51 @@ class Choices:
         grown = ([at for _, at in sorted(nodes)[:count]] for nodes in near)
         return {mask_at(nodes): nodes for nodes in grown}.values()
 
-    @staticmethod
-    def _holds(nodes: Iterable[int], size: int, free: Sequence[int]) -> bool:
-        return size <= sum(max(0, free[at]) for at in nodes)
-
-    def _candidate(self, item: Item, mask: int) -> Candidate:
+    def _candidate(self, item: Item, mask: int, present: Sequence[tuple[int, int]]) -> Candidate:
         nodes = positions(mask)
-        parts = self._costing.cost(item, nodes)
+        parts = self._costing.parts(item, nodes)
         size = item.size_bytes
-        there = [(at, held) for at, held in self.present(item) if mask >> at & 1]
+        there = [(at, held) for at, held in present if mask >> at & 1]
         arriving = size - sum(held for _, held in there)
-        single = len(nodes) == 1
+        single, each = len(nodes) == 1, _units(item.cpus) // len(nodes)
         return Candidate(
             mask=mask,
-            cost=parts.total,
+            cost=sum(parts),
             certain=((nodes[0], size),) if single else tuple(there),
             divisible=0 if single else arriving,
             arriving=arriving,
-            cpus=tuple((at, _units(item.cpus) // len(nodes)) for at in nodes),
+            cpus=tuple((at, each) for at in nodes),
             parts=parts,
         )
+
+
+class _Wants:
+    """What a home must have for an item, whoever else is there: memory, CPUs, huge pages."""
+
+    def __init__(self, item: Item, places: Sequence[Place], allowed: Sequence[int]) -> None:
+        self._size = item.size_bytes
+        self._cpus: list[int] = []
+        self._enough = 0
+        usable = item.usable_cpus
+        if usable and any(usable.get(places[at].id, 0.0) < item.needs_cpus for at in allowed):
+            self._cpus = [_units(usable.get(place.id, 0.0)) for place in places]
+            self._enough = min(_units(item.needs_cpus), sum(self._cpus[at] for at in allowed))
+        self._pools = [
+            (
+                sum(by_node.values()),
+                # What is there already needs no free page.
+                [place.huge_free.get(page, 0) + by_node.get(place.id, 0) for place in places],
+            )
+            for page, by_node in item.huge.items()
+        ]
+
+    def held_by(self, nodes: Sequence[int], free: Sequence[int]) -> bool:
+        """Say whether nodes with so many bytes free have all of it."""
+        if self._size > sum(free[at] for at in nodes):
+            return False
+        if self._enough and self._enough > sum(self._cpus[at] for at in nodes):
+            return False
+        return all(size <= sum(pool[at] for at in nodes) for size, pool in self._pools)
 
 
 class _Costing:
@@ -225,34 +269,56 @@ class _Costing:
         self._weights = weights
         self._slow = {place.id: place.slow for place in places}
         self.hops = [[_hop(_distance(a, b.id)) for b in places] for a in places]
+        self._sets: dict[Sequence[int], _Set] = {}
 
-    def cost(self, item: Item, nodes: Sequence[int]) -> Cost:
+    def parts(self, item: Item, nodes: Sequence[int]) -> tuple[int, ...]:
+        """Return the fields of the Cost of a home, in their order."""
         weights, busy, every = self._weights, item.busy, item.all_bytes
-        homes = [self._places[at] for at in nodes]
-        home = frozenset(place.id for place in homes)
+        found = self._sets.get(nodes) or self._set(nodes)
+        near = found.nearest
         remote = slow = device = moving = 0.0
         for node, size in sorted(item.fixed_by_node.items()):
-            remote += size * _hop(_nearest(homes, node)) * self._slow.get(node, 1.0)
+            remote += size * _hop(near(node)) * self._slow.get(node, 1.0)
             slow += size * (self._slow.get(node, 1.0) - 1)
         for node, weight in sorted(item.device_nodes.items()):
-            device += weight * _hop(_nearest(homes, node))
-        for node, size in sorted(item.bytes_by_node.items()):
-            if node not in home:
-                moving += size * min(UNKNOWN_DISTANCE, _nearest(homes, node)) / LOCAL_DISTANCE
-        slow += item.size_bytes * (sum(place.slow for place in homes) / len(homes) - 1)
-        spread = 0.0
-        if len(nodes) > 1:
-            between = sum(self.hops[a][b] * self._places[b].slow for a in nodes for b in nodes)
-            spread = item.size_bytes * between / len(nodes) ** 2
-        switches = item.home is not None and item.home != home
-        return Cost(
-            remote=round(busy * remote),
-            spread=round(busy * spread),
-            slow=round(busy * slow),
-            device=round(weights.device * every * device),
-            moving=round(weights.moving * moving),
-            switching=round(weights.switching * (every + SWITCH_BYTES)) if switches else 0,
+            device += weight * _hop(near(node))
+        for node, size in sorted(item.movable_by_node.items()):
+            if node not in found.home:
+                moving += size * min(UNKNOWN_DISTANCE, near(node)) / LOCAL_DISTANCE
+        slow += item.own_bytes * found.slow
+        switches = item.home is not None and item.home != found.home
+        return (
+            round(busy * remote),
+            round(busy * item.own_bytes * found.apart),
+            round(busy * slow),
+            round(weights.device * every * device),
+            round(weights.moving * moving),
+            round(weights.switching * (every + SWITCH_BYTES)) if switches else 0,
         )
+
+    def _set(self, nodes: Sequence[int]) -> _Set:
+        homes = [self._places[at] for at in nodes]
+        between = sum(self.hops[a][b] * self._places[b].slow for a in nodes for b in nodes)
+        found = self._sets[nodes] = _Set(
+            home=frozenset(place.id for place in homes),
+            nearest=cache(lambda node: min(_distance(place, node) for place in homes)),
+            slow=sum(place.slow for place in homes) / len(homes) - 1,
+            apart=between / len(nodes) ** 2 if len(nodes) > 1 else 0.0,
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class _Set:
+    """What is the same for all that have these nodes as their home."""
+
+    home: frozenset[int]
+    nearest: Callable[[int], int]
+    """Distance of a node from the nearest of them."""
+    slow: float
+    """How much slower their memory is than the fastest, on average."""
+    apart: float
+    """How far a byte is from a CPU of theirs, on average."""
 
 
 def least_cpus(candidates: Sequence[Candidate]) -> int:
@@ -275,10 +341,6 @@ def mask_at(nodes: Iterable[int]) -> int:
 def _distance(place: Place, node: int) -> int:
     unknown = LOCAL_DISTANCE if place.id == node else UNKNOWN_DISTANCE
     return place.distances.get(node, unknown)
-
-
-def _nearest(homes: Sequence[Place], node: int) -> int:
-    return min(_distance(place, node) for place in homes)
 
 
 def _units(cpus: float) -> int:

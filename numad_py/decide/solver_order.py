@@ -127,11 +127,14 @@ class _Walk:
 
     def _take_harmless(self, done: int) -> list[int]:
         """Make the moves that are in nobody's way now."""
-        taken = []
+        taken, free, wanted = [], self._free, self._wanted
         for at, move in enumerate(self._moves):
             if done >> at & 1:
                 continue
-            if all(self._free[to] >= self._wanted[to] for to in move.arrivals):
+            for to in move.arrivals:
+                if free[to] < wanted[to]:
+                    break
+            else:
                 self._step(at, 1)
                 taken.append(at)
         return taken

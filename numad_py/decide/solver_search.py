@@ -133,10 +133,15 @@ def _push(tally: Tally, item: int, trials: list[int], frozen: frozenset[int]) ->
         # What another loses by going is no less than nothing, unless it is penalised as well.
         if wanted is before or (tally.total + wanted.cost >= total and not penalties):
             continue
-        for other in _in_the_way(tally, item, wanted, frozen):
+        others = _in_the_way(tally, item, wanted, frozen)
+        if not others:
+            continue
+        tally.put(item, wanted)
+        for other in others:
             trials[0] -= 2
-            if _pushed_aside(tally, item, wanted, other, total):
+            if _pushed_aside(tally, wanted, other, total):
                 return True
+        tally.lift(item)
     tally.put(item, before)
     return False
 
@@ -170,16 +175,14 @@ def _holds_some(pick: Candidate, wanted: Candidate) -> bool:
     return any(wanted.mask >> at & 1 for at, _ in pick.certain)
 
 
-def _pushed_aside(tally: Tally, item: int, wanted: Candidate, other: int, total: int) -> bool:
-    """Put an item where it wants and another elsewhere, if that is cheaper than it was."""
+def _pushed_aside(tally: Tally, wanted: Candidate, other: int, total: int) -> bool:
+    """Put another elsewhere than where an item has been put, if all is cheaper than it was then."""
     there = tally.lift(other)
-    if tally.admits(wanted):
-        tally.put(item, wanted)
+    if tally.holds(wanted):
         better = _best(tally, other, total - tally.total)
         if better is not None and better is not there:
             tally.put(other, better)
             return True
-        tally.lift(item)
     tally.put(other, there)
     return False
 

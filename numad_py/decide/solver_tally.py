@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from numad_py.decide.solver_candidates import Candidate, Choices, positions
 from numad_py.decide.solver_flow import divide
@@ -31,14 +32,14 @@ class Tally:
 
     def price(self, item: int, candidate: Candidate) -> int:
         """Return what the objective grows by if the item is put there; at least the cost."""
-        choices = self.choices
+        choices, left = self.choices, self.idle
         price = candidate.cost
         group = choices.group[item]
         if group is not None:
             price += choices.apart_weight * self._overlapping(group, candidate.mask)
         more = 0
         for at, wanted in candidate.cpus:
-            idle = self.idle[at]
+            idle = left[at]
             if wanted > idle:
                 more += wanted - idle if idle > 0 else wanted
         if more:
@@ -52,7 +53,7 @@ class Tally:
         for at, size in candidate.certain:
             if size > room[at]:
                 return False
-        if not candidate.divisible and not self._shared(candidate):
+        if not candidate.divisible and not (self._pool and self._shared(candidate)):
             return True
         room = list(room)
         for at, size in candidate.certain:
@@ -62,43 +63,69 @@ class Tally:
             pool = {**pool, candidate.mask: pool.get(candidate.mask, 0) + candidate.divisible}
         return divisible(pool, room)
 
+    def holds(self, candidate: Candidate) -> bool:
+        """Say whether there is memory for one that has been put somewhere already."""
+        if any(self.room[at] < 0 for at, _ in candidate.certain):
+            return False
+        if not candidate.divisible and not (self._pool and self._shared(candidate)):
+            return True
+        return divisible(self._pool, self.room)
+
     def put(self, item: int, candidate: Candidate) -> None:
-        """Put an item somewhere, whether there is room or not."""
-        self.total += self.price(item, candidate)
+        """Put an item somewhere, whether there is room or not; the total grows by its price."""
         self.picks[item] = candidate
+        self.total += candidate.cost
         group = self.choices.group[item]
         if group is not None and candidate.mask:
-            self.pairs += self._overlapping(group, candidate.mask)
+            overlapping = self._overlapping(group, candidate.mask)
+            self.pairs += overlapping
+            self.total += self.choices.apart_weight * overlapping
             masks = self._groups[group]
             masks[candidate.mask] = masks.get(candidate.mask, 0) + 1
         for at, size in candidate.certain:
             self.room[at] -= size
         if candidate.divisible:
             _add(self._pool, candidate.mask, candidate.divisible)
+        more = 0
         for at, wanted in candidate.cpus:
             idle = self.idle[at]
-            self.over += max(0, wanted - max(0, idle))
+            if wanted > idle:
+                more += wanted - idle if idle > 0 else wanted
             self.idle[at] = idle - wanted
+        if more:
+            self._lack(more)
 
     def lift(self, item: int) -> Candidate:
         """Take an item from where it is; return where that was."""
         candidate = self.picks[item]
         assert candidate is not None, "an item was lifted twice"  # noqa: S101 - a bug, not input
         self.picks[item] = None
+        self.total -= candidate.cost
         group = self.choices.group[item]
         if group is not None and candidate.mask:
             _add(self._groups[group], candidate.mask, -1)
-            self.pairs -= self._overlapping(group, candidate.mask)
+            overlapping = self._overlapping(group, candidate.mask)
+            self.pairs -= overlapping
+            self.total -= self.choices.apart_weight * overlapping
         for at, size in candidate.certain:
             self.room[at] += size
         if candidate.divisible:
             _add(self._pool, candidate.mask, -candidate.divisible)
+        less = 0
         for at, wanted in candidate.cpus:
             idle = self.idle[at] + wanted
-            self.over -= max(0, wanted - max(0, idle))
+            if wanted > idle:
+                less += wanted - idle if idle > 0 else wanted
             self.idle[at] = idle
-        self.total -= self.price(item, candidate)
+        if less:
+            self._lack(-less)
         return candidate
+
+    def _lack(self, change: int) -> None:
+        """Count CPUs that lack, in units, and what their steps cost."""
+        over, step = self.over + change, self.choices.cpu_step
+        self.total += self.choices.cpu_weight * (over // step - self.over // step)
+        self.over = over
 
     def fits(self) -> bool:
         """Say whether memory is enough for all that have been put somewhere."""
@@ -151,15 +178,20 @@ def divisible(pool: Mapping[int, int], room: Sequence[int]) -> bool:
         return True
     if len(pool) > _FEW_MASKS:
         return divide(list(pool.items()), room) is not None
+    for members, nodes in _unions(tuple(pool)):
+        if sum(pool[mask] for mask in members) > sum(room[at] for at in nodes):
+            return False
+    return True
+
+
+@lru_cache(maxsize=256)
+def _unions(masks: tuple[int, ...]) -> list[tuple[list[int], tuple[int, ...]]]:
+    """Return each union of sets of nodes: the sets that lie within it, and its positions."""
     unions = {0}
-    for mask in pool:
+    for mask in masks:
         unions |= {union | mask for union in unions}
     unions.discard(0)
-    return all(
-        sum(size for mask, size in pool.items() if not mask & ~union)
-        <= sum(room[at] for at in positions(union))
-        for union in unions
-    )
+    return [([m for m in masks if not m & ~union], positions(union)) for union in unions]
 
 
 def _add(counts: dict[int, int], mask: int, change: int) -> None:

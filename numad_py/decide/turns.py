@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from numad_py.decide.moves import moves_home
-from numad_py.decide.planner import LEAST_BUSY
+from numad_py.decide.moves import Shortage, moves_home, remote_bytes, shortage
+from numad_py.decide.planner import busyness
 from numad_py.decide.room import Room
 from numad_py.decide.sizes import movable_by_node
 from numad_py.model.plan import DecisionState, Finding, Home, MemoryMove, WorkerMemory
@@ -26,6 +26,8 @@ class Turn:
     """None: nothing in this cycle."""
     after: tuple[str, ...] = ()
     """Labels of those that come first; empty where it is for lack of room alone."""
+    short: Shortage | None = None
+    """What its home has too little of, if that is why."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,13 @@ def turns(
         wishes,
         key=lambda wish: (
             _overdue(state.of(wish.worker.id), snapshot.at_s),
-            -value(wish, topology),
+            -value(wish, state.of(wish.worker.id), topology),
             wish.worker.label,
         ),
     )
+    leaving = _leaving(snapshot, state)
+    for wish in ranked:
+        leaving[wish.worker.label] = remote_bytes(wish.worker, wish.home, state.of(wish.worker.id))
     found: dict[WorkerId, Turn] = {}
     begun: list[str] = []
     in_motion = 0
@@ -72,7 +77,9 @@ def turns(
         memory = state.of(wish.worker.id)
         moves = moves_home(wish.worker, wish.home, memory, topology, room)
         if moves is None:
-            found[wish.worker.id] = Turn(None, _makers_of_room(wish, ranked, room))
+            short = shortage(wish.worker, wish.home, memory, topology, room)
+            makers = _makers_of_room(wish, leaving, short) if short is not None else ()
+            found[wish.worker.id] = Turn(None, makers, short)
             continue
         begun.append(label)
         in_motion += wish.finding.remote_bytes
@@ -86,23 +93,44 @@ def _overdue(memory: WorkerMemory, now_s: float) -> float:
     return since_s if since_s is not None and now_s - since_s >= LONGEST_WAIT_S else math.inf
 
 
-def _makers_of_room(wish: Wish, all_wishes: Sequence[Wish], room: Room) -> tuple[str, ...]:
+Leaving = Mapping[int | None, Mapping[int, int]]
+"""Bytes by node, ordinary ones under None and huge pages under their size."""
+
+
+def _leaving(snapshot: Snapshot, state: DecisionState) -> dict[str, Leaving]:
+    """Return what those that are being moved have yet to take off each node, by label.
+
+    The figures may be from before the move, and what has moved is gone from the room already.
+    """
+    moving = ((worker, state.of(worker.id)) for worker in snapshot.workers)
+    return {
+        worker.label: remote_bytes(worker, memory.home, memory)
+        for worker, memory in moving
+        if memory.moving and memory.home is not None
+    }
+
+
+def _makers_of_room(wish: Wish, leaving: Mapping[str, Leaving], short: Shortage) -> tuple[str, ...]:
     """Return who is to leave a worker's home, where it has room enough once they have."""
-    lacking = wish.finding.remote_bytes - sum(room.bytes_on(node) for node in wish.home.nodes)
+    lacking = short.coming_bytes - short.room_bytes
     makers = []
-    for other in all_wishes:
-        away = _away(other)
-        leaving = sum(away.get(node, 0) for node in wish.home.nodes)
-        if other is not wish and leaving:
-            makers.append(other.worker.label)
-            lacking -= leaving
+    for label, away in leaving.items():
+        by_node = away.get(short.huge_bytes, {})
+        leaves = sum(by_node.get(node, 0) for node in wish.home.nodes)
+        if label != wish.worker.label and leaves:
+            makers.append(label)
+            lacking -= leaves
     return tuple(sorted(makers)) if lacking <= 0 else ()
 
 
-def value(wish: Wish, topology: Topology) -> float:
-    """Return what moving a byte of a worker brings: how busy it is, times how far its memory is."""
-    busy = max(LEAST_BUSY, min(1.0, wish.worker.demand_cpus))
-    away = _away(wish)
+def value(wish: Wish, memory: WorkerMemory, topology: Topology) -> float:
+    """Return what moving a byte of a worker brings: how busy it is, times how far its memory is.
+
+    Both as the planner counts them: by demand that lasts, less what refused to move.
+    """
+    lasting = memory.demand_cpus
+    busy = busyness(wish.worker, wish.worker.demand_cpus if lasting is None else lasting)
+    away = _away(wish.worker, wish.home, memory)
     total = sum(away.values())
     if not total:
         return 0.0
@@ -113,6 +141,6 @@ def value(wish: Wish, topology: Topology) -> float:
     return busy * far / total
 
 
-def _away(wish: Wish) -> dict[int, int]:
-    movable = movable_by_node(wish.worker, {})
-    return {node: size for node, size in movable.items() if node not in wish.home.nodes}
+def _away(worker: Worker, home: Home, memory: WorkerMemory) -> dict[int, int]:
+    movable = movable_by_node(worker, memory.refused)
+    return {node: size for node, size in movable.items() if node not in home.nodes}

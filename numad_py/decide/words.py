@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from numad_py.decide.moves import Shortage
 from numad_py.model.cpulist import format_list
-from numad_py.model.plan import Finding, Home, MemoryMove
+from numad_py.model.plan import Finding, Home, MemoryMove, Part, Shared
 from numad_py.model.quantity import format_bytes
 from numad_py.model.residency import Residency
 from numad_py.model.snapshot import Worker
 
 _MOST_NAMED = 3
+_MOST_SHARED = 2
 
 
 def one_node() -> str:
@@ -24,11 +26,12 @@ def mempolicy(residency: Residency) -> str:
     return f"its user placed its memory ({policies}); that is not undone"
 
 
-def no_home(finding: Finding) -> str:
-    """Say that no node would do."""
+def no_home(finding: Finding, constraints: Sequence[str] = ()) -> str:
+    """Say that no node would do, and what bars it from some, which need not be lack of room."""
+    barred = f" ({'; '.join(constraints)})" if constraints else ""
     return (
-        "no node with CPUs and memory that it may use has room for its "
-        f"{format_bytes(finding.movable_bytes)}"
+        "no node with CPUs and memory that it may use can take its "
+        f"{format_bytes(finding.movable_bytes)}{barred}"
     )
 
 
@@ -68,16 +71,40 @@ def loading(finding: Finding, calm_s: float) -> str:
 
 def queued(finding: Finding, after: Sequence[str]) -> str:
     """Say who moves first."""
-    named = ", ".join(after[:_MOST_NAMED])
+    first = ", ".join(after[:_MOST_NAMED])
     more = f" and {len(after) - _MOST_NAMED} more" if len(after) > _MOST_NAMED else ""
-    return f"{remote(finding)}; its turn comes after {named}{more}"
+    return f"{remote(finding)}; its turn comes after {first}{more}"
 
 
-def no_room(finding: Finding, nodes: frozenset[int], room: Callable[[int], int]) -> str:
+def named(labels: Sequence[str]) -> str:
+    """Return labels as they stand in a sentence."""
+    if len(labels) > _MOST_NAMED:
+        return f"{', '.join(labels[:_MOST_NAMED])} and {len(labels) - _MOST_NAMED} more"
+    return " and ".join(part for part in (", ".join(labels[:-1]), *labels[-1:]) if part)
+
+
+def with_shared(why: str, shared: Sequence[Shared], least_bytes: int) -> str:
+    """Add what becomes of shared memory, of the larger files and segments.
+
+    Those with less than ``least_bytes`` away are named only where they are moved.
+    """
+    told = [s for s in shared if s.away_bytes >= least_bytes or s.part is Part.CARRIES]
+    said = [f"{format_bytes(s.away_bytes)} of {s.path} {s.why}" for s in told[:_MOST_SHARED]]
+    if len(told) > _MOST_SHARED:
+        said.append(f"{len(told) - _MOST_SHARED} more that it shares: see numad-py explain")
+    return "; ".join((why, *said))
+
+
+def no_room(finding: Finding, nodes: frozenset[int], short: Shortage | None) -> str:
     """Say how much room the home has."""
-    have = format_bytes(sum(room(node) for node in nodes))
+    where = f"{remote(finding)}, and node {format_list(nodes)}"
+    have = format_bytes(short.room_bytes if short is not None else 0)
+    if short is None or short.huge_bytes is None:
+        return f"{where} has room for {have} above its headroom"
     return (
-        f"{remote(finding)}, and node {format_list(nodes)} has room for {have} above its headroom"
+        f"{where} has {have} free in its pool of {format_bytes(short.huge_bytes)} huge pages, and "
+        f"{format_bytes(short.coming_bytes)} of them would come; for more, add to nr_hugepages of "
+        'that node, or set [migration] hugetlb = "reserve"'
     )
 
 
@@ -114,6 +141,8 @@ def act(
         wrong.append(remote(finding))
     if finding.run_locality is not None and finding.run_locality < 1:
         wrong.append(f"its threads run {1 - finding.run_locality:.0%} of their time elsewhere")
+    elif bind and worker.allowed_cpus < bind:
+        wrong.append("its threads are bound to fewer CPUs than its home has by now")
     elif bind:
         wrong.append("its threads are free to leave")
     done = [

@@ -91,7 +91,7 @@ def _encoder(kind: Any) -> _Coder:  # noqa: PLR0911 - one for each line of the t
         return _array_encoder(_encoder(arguments[0]))
     if origin is re.Pattern:
         return _pattern_text
-    if issubclass(kind, Enum):
+    if issubclass(origin or kind, Enum):
         return _enum_value
     if is_dataclass(kind):
         return _object_encoder(kind)
@@ -183,7 +183,7 @@ def _decoder(kind: Any) -> _Coder:  # noqa: PLR0911 - one for each line of the t
         return _array_decoder(tuple, _decoder(arguments[0]))
     if origin is re.Pattern:
         return _pattern
-    if issubclass(kind, Enum):
+    if issubclass(origin or kind, Enum):
         return _enum_decoder(kind)
     if is_dataclass(kind):
         return _object_decoder(kind)

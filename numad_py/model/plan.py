@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from numad_py.model.guard import GuardMemory, Judgement
+from numad_py.model.residency import SegmentId
 from numad_py.model.snapshot import WorkerId
 
 
@@ -50,6 +52,11 @@ class Finding:
     """1 - remote / movable; None where nothing is movable."""
     run_locality: float | None
     """Share of its CPU time that it spent on the home nodes; None where it did not run."""
+    shared_bytes: int | None = None
+    """Of the immovable: what other processes map too; less than its residency has as shared where
+    it moves some of that for all. None: as its residency has it."""
+    left_bytes: int = 0
+    """Of the immovable: what its rule leaves alone, or another of its users moves for all."""
 
 
 class Verdict(str, Enum):
@@ -72,6 +79,8 @@ class Reason(str, Enum):
     """act: memory on other nodes than home."""
     REMOTE_THREADS = "remote-threads"
     """act: threads free to run away from home."""
+    GUARD_UNDO = "guard-undo"
+    """act: a move made its latency worse, and is taken back."""
     HOME = "home"
     """rest: all of it is where it belongs."""
     BELOW_THRESHOLD = "below-threshold"
@@ -92,6 +101,10 @@ class Reason(str, Enum):
     """wait: its memory could not be read; the problem is in the text."""
     MEASURING = "measuring"
     """wait: a cheap look says that there is something to do; it is read in full before that."""
+    GUARDING = "guarding"
+    """wait: its latency is measured, before a move or after it."""
+    GUARD_PAUSE = "guard-pause"
+    """wait: a move of it was taken back lately."""
     MEMPOLICY = "mempolicy"
     """refuse: its user bound its memory."""
     NO_ROOM = "no-room"
@@ -118,6 +131,29 @@ class Limit(str, Enum):
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a home costs a worker, as if it were so many bytes on another node."""
+
+    remote: int = 0
+    """Bytes that cannot be moved, by their distance from the nearest home node."""
+    spread: int = 0
+    """Its own bytes on several nodes, by the distance between these."""
+    slow: int = 0
+    """Bytes on memory that is slower than the fastest."""
+    device: int = 0
+    """Distance of its devices from the nearest home node."""
+    moving: int = 0
+    """Bytes to be moved, by distance."""
+    switching: int = 0
+    """The home is not the earlier one."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.remote + self.spread + self.slow + self.device + self.moving + self.switching
+
+
+@dataclass(frozen=True)
 class Alternative:
     """Another home that a worker could have had while the others keep theirs."""
 
@@ -137,12 +173,38 @@ class MemoryMove:
     move_bytes: int
 
 
+class Part(str, Enum):
+    """What a worker has to do with the move of a file or segment that it shares."""
+
+    CARRIES = "carries"
+    """It moves it for all its users."""
+    WAITS = "waits"
+    """Another of its users moves it, or has to be moved first."""
+    STAYS = "stays"
+    """It must not be moved, or would not."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A file or shared segment away from the home of a worker that maps it together with others."""
+
+    id: SegmentId
+    path: str
+    away_bytes: int
+    """What lies off the worker's home nodes, as far as it maps it."""
+    users: tuple[WorkerId, ...]
+    """The workers that map it, in order of their labels."""
+    part: Part
+    why: str
+    """For people: what becomes of it, after "512 MiB of /path"."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What is done about one worker in one cycle, and why."""
 
     id: str
-    """``cycle:label``; the same in log, journal and status."""
+    """``cycle:label``; the same in log, journal and status. A daemon that starts counts anew."""
     worker: WorkerId
     label: str
     rule: str
@@ -154,15 +216,38 @@ class Decision:
     bind_cpus: frozenset[int] | None = None
     """CPUs to which each thread's mask is narrowed; None leaves affinity alone."""
     moves: tuple[MemoryMove, ...] = ()
+    retry_refused: bool = False
+    """Whether ranges that refused earlier are tried again."""
+    shared: tuple[Shared, ...] = ()
+    """Of the files and segments that it shares, those away from its home; the largest first. Only
+    where its rule says that such are to be moved."""
+    leave_files: bool = False
+    """Whether pages of mapped files are left where they are."""
     alternatives: tuple[Alternative, ...] = ()
     """Other homes of a worker whose home was planned, cheapest first."""
     constraints: tuple[str, ...] = ()
     """What shaped the choice of its home, in words."""
+    cost: Cost | None = None
+    """What its home costs; None where it was not planned."""
+    give_back: bool = False
+    """Whether its threads get the masks back that they had before numad-py narrowed them."""
+    judgement: Judgement | None = None
+    """What its guard has last found about a move, in this cycle or an earlier one."""
 
     @property
     def move_bytes(self) -> int:
         """Bytes to be moved in all."""
         return sum(move.move_bytes for move in self.moves)
+
+    @property
+    def carried(self) -> tuple[Shared, ...]:
+        """What it moves for all its users."""
+        return tuple(shared for shared in self.shared if shared.part is Part.CARRIES)
+
+    @property
+    def other_users(self) -> frozenset[WorkerId]:
+        """Who else maps what it moves for all."""
+        return frozenset(u for shared in self.carried for u in shared.users) - {self.worker}
 
 
 @dataclass(frozen=True)
@@ -177,6 +262,17 @@ class Plan:
         """Workers on which a decision hangs that a sample is not enough for."""
         return frozenset(d.worker for d in self.decisions if d.reason is Reason.MEASURING)
 
+    @property
+    def judgements(self) -> tuple[tuple[Decision, Judgement], ...]:
+        """What guards have found in this cycle."""
+        found = ((d, d.judgement) for d in self.decisions if d.judgement is not None)
+        return tuple((d, j) for d, j in found if j.cycle == self.cycle)
+
+    @property
+    def to_act(self) -> frozenset[WorkerId]:
+        """Workers about which something is to be done."""
+        return frozenset(d.worker for d in self.decisions if d.verdict is Verdict.ACT)
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -185,6 +281,7 @@ class Placed:
     home: Home | None
     alternatives: tuple[Alternative, ...] = ()
     constraints: tuple[str, ...] = ()
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +305,14 @@ class WorkerMemory:
     """Handed to the mover, outcome not known yet."""
     refused: Mapping[int, int] = field(default_factory=dict)
     """Bytes by node that would not move the last time (shared, pinned, busy)."""
+    refused_at_s: float | None = None
+    """When some of it last refused."""
+    refusals: int = 0
+    """How often in a row some of it refused: it is tried again after ever longer pauses."""
+    retry_refused: bool = False
+    """What refused is to be tried again with the next move."""
+    stuck: tuple[SegmentId, ...] = ()
+    """What it shares and was to move for all, and would not move; tried again as what refused."""
     unfinished: bool = False
     """A move was begun and broken off by us: it is to be brought to its end."""
     attempts: int = 0
@@ -218,12 +323,18 @@ class WorkerMemory:
     """The largest that it was seen to be."""
     grown_at_s: float | None = None
     """When it was last seen to have grown; None where it never was."""
+    growth_bytes_per_s: float = 0.0
+    """How fast it grew then."""
     demand_cpus: float | None = None
     """CPUs that it keeps busy, over the last minute or so."""
+    most_cpus: float = 0.0
+    """The most that this was; slowly forgotten."""
     seen_at_s: float | None = None
     """When it was last looked at."""
     queued_at_s: float | None = None
     """Since when it has been waiting for its turn to move; None where it does not."""
+    guard: GuardMemory = field(default_factory=GuardMemory)
+    """What is known of its latency, where its rule names a guard."""
 
 
 @dataclass(frozen=True)

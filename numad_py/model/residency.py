@@ -30,6 +30,9 @@ class Mobility(str, Enum):
     """Mapped by other processes too: move_pages without MPOL_MF_MOVE_ALL answers EACCES."""
     POLICY = "policy"
     """Under a mempolicy that the user set: not ours to undo."""
+    LEFT = "left"
+    """It could be moved, but not with this worker: its rule leaves files alone, or another of its
+    users moves it for all. A look never finds this: it is decided."""
 
 
 class Source(str, Enum):
@@ -73,6 +76,11 @@ class SegmentPart:
     kind: Kind
     bytes_by_node: tuple[tuple[int, int], ...]
     """(node, resident bytes), by node."""
+    shared_by_node: tuple[tuple[int, int], ...] = ()
+    """Of these, what lies in areas of which other processes map a page too. Of a sample that is
+    not known: empty."""
+    mapmax: int = 0
+    """How many mappings the page has that has most, in all processes; 0: not known."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from numad_py.model.guard import GuardReading
 from numad_py.model.machine import Interference, NodeState, Pressure
 from numad_py.model.residency import Kind, Residency, SegmentId
 from numad_py.model.topology import Topology
@@ -111,7 +112,7 @@ class Worker:
     demand_cpus: float
     """CPUs it keeps busy: CPU time since the last look over the time passed."""
     age_s: float
-    """Time since it started."""
+    """Time since it started, or since it was seen to have become another program by exec."""
     problem: str | None = None
     """Why something of it could not be read, in words; None when all is well."""
     first_masks: Mapping[int, frozenset[int]] = field(default_factory=dict)
@@ -125,6 +126,12 @@ class Worker:
     """Addresses of the PCI devices that it uses, sorted; empty where they may not be seen, too."""
     devices_unsure: bool = False
     """It has several accelerators open and none mapped: it may use some of them only."""
+    execed_at_s: float | None = None
+    """When it was seen to have become another program by exec, time since boot; None: never."""
+    guard: GuardReading | None = None
+    """The last reading of the metric that its rule guards; None where that failed, or none is."""
+    guard_problem: str | None = None
+    """Why that could not be read, in words."""
 
     @property
     def allowed_cpus(self) -> frozenset[int]:
@@ -157,6 +164,8 @@ class Segment:
     """Resident bytes by node; of what several have resident, the most that any of them has."""
     users: tuple[str, ...]
     """Labels of the workers that map it, sorted."""
+    mapmax: int = 0
+    """How many mappings the page has that has most, whoever's they are; 0: not known."""
 
     @property
     def resident_bytes(self) -> int:

@@ -12,6 +12,15 @@ ACCELERATORS = ("display", "accelerator")
 """Kinds of PCI devices that compute; GPUs without a monitor are displays to PCI, too."""
 
 
+def device_noun(kind: str) -> str:
+    """Return what people call a kind of PCI device.
+
+    >>> device_noun("display"), device_noun("accelerator"), device_noun("infiniband")
+    ('GPU', 'accelerator', 'infiniband')
+    """
+    return "GPU" if kind == "display" else kind
+
+
 @dataclass(frozen=True)
 class Performance:
     """Rated figures of a node's memory, for the initiators nearest to it.

@@ -167,11 +167,14 @@ def _hold_together(machine: Machine, problem: _Problem) -> None:
 
 def _workers_have_nodes(machine: Machine, problem: _Problem) -> None:
     ids = {node.id for node in machine.nodes}
+    cpus = frozenset().union(*(node.cpus for node in machine.nodes))
     names = [worker.name for worker in machine.workers]
     for i, worker in enumerate(machine.workers):
         for key, nodes in (("nodes", worker.nodes), ("run", worker.run)):
             if absent := sorted(set(nodes) - ids):
                 problem(("worker", i, key), f"there is no node {absent[0]}")
+        if worker.pin is not None and not worker.pin & cpus:
+            problem(("worker", i, "pin"), "no node has any of these CPUs")
         if worker.name in names[:i]:
             problem(("worker", i, "name"), f"{worker.name!r} is taken; count makes more of one")
 

@@ -10,6 +10,8 @@ from numad_py.model.residency import (
     Mobility,
     Residency,
     ResidencyEntry,
+    SegmentId,
+    SegmentPart,
     entries_of,
 )
 from numad_py.model.snapshot import Thread, Worker
@@ -17,6 +19,12 @@ from numad_py.model.topology import Topology
 
 What = tuple[Kind, int]
 """Kind and size of page of movable bytes."""
+
+
+def pool_of(what: What) -> int | None:
+    """Return the size of page of the pool of huge pages that bytes are of; None: of none."""
+    kind, page_bytes = what
+    return page_bytes if kind is Kind.HUGETLB else None
 
 
 def movable_of(residency: Residency) -> dict[What, dict[int, int]]:
@@ -45,13 +53,20 @@ class Guest:
     threads: tuple[Thread, ...]
     first_masks: Mapping[int, frozenset[int]]
     run_share: Mapping[int, float]
+    relocated: Mapping[SegmentId, Mapping[int, int]]
+    """Where files and segments that several map are by now, by where they are seen: the world's."""
     bound: frozenset[int] | None = None
     """CPUs that numad-py has bound it to; None where it has not."""
     residency: Residency | None = None
     """Made anew when bytes have moved."""
 
     @classmethod
-    def arrived(cls, worker: Worker, at_s: float) -> Guest:
+    def arrived(
+        cls,
+        worker: Worker,
+        at_s: float,
+        relocated: Mapping[SegmentId, Mapping[int, int]] | None = None,
+    ) -> Guest:
         """Return one that has just been seen, without its memory; masks of ours stay on it."""
         narrowed = [t.affinity for t in worker.threads if t.tid in worker.first_masks]
         return cls(
@@ -61,6 +76,7 @@ class Guest:
             threads=worker.threads,
             first_masks=worker.first_masks,
             run_share=worker.run_share,
+            relocated=relocated if relocated is not None else {},
             bound=frozenset().union(*(mask for mask in narrowed if mask)) if narrowed else None,
         )
 
@@ -68,10 +84,18 @@ class Guest:
         """Return movable bytes on a node."""
         return sum(by_node.get(node, 0) for by_node in self.held.values())
 
-    def shift(self, source: int, target: int, size: int) -> None:
-        """Have so many movable bytes on another node; not more than there are."""
-        for by_node in self.held.values():
-            part = min(size, by_node.get(source, 0))
+    def pools_on(self, node: int) -> dict[int | None, int]:
+        """Return movable bytes on a node by the pool they are of, in the order of moving."""
+        found: dict[int | None, int] = {}
+        for what, by_node in self.held.items():
+            if size := by_node.get(node, 0):
+                found[pool_of(what)] = found.get(pool_of(what), 0) + size
+        return found
+
+    def shift(self, source: int, target: int, size: int, pool: int | None = None) -> None:
+        """Have so many movable bytes of a pool on another node; not more than there are."""
+        for what, by_node in self.held.items():
+            part = min(size, by_node.get(source, 0)) if pool_of(what) == pool else 0
             if part:
                 by_node[source] -= part
                 by_node[target] = by_node.get(target, 0) + part
@@ -83,6 +107,16 @@ class Guest:
         self.bound = cpus
         self._masks(topology)
         return len(self.first_masks)
+
+    def unbind(self) -> int:
+        """Give its threads their users' masks back; return of how many."""
+        count, self.bound = len(self.first_masks), None
+        self.threads = tuple(
+            replace(t, affinity=self.first_masks.get(t.tid, t.affinity)) for t in self.threads
+        )
+        self.first_masks = {}
+        self.run_share = self.seen.run_share
+        return count
 
     def follow(self, seen: Worker, topology: Topology) -> None:
         """Take threads and run share from a later look at it, masks of ours on top."""
@@ -138,7 +172,15 @@ class Guest:
 
     def _residency(self, seen: Residency, at_s: float) -> Residency:
         """Return where its bytes are, counted in full: the simulation knows each."""
-        stays = tuple(e for e in seen.entries if e.mobility is not Mobility.MOVABLE)
+        segments = tuple(_at(part, self.relocated.get(part.id)) for part in seen.segments)
+        fixed: dict[tuple[int, Kind, Mobility, int], int] = {
+            (e.node, e.kind, e.mobility, e.page_bytes): e.resident_bytes
+            for e in seen.entries
+            if e.mobility is not Mobility.MOVABLE
+        }
+        for was, is_ in zip(seen.segments, segments, strict=True):
+            _relocate(fixed, was, is_)
+        stays = entries_of(fixed)
         moved = entries_of(
             {
                 (node, kind, Mobility.MOVABLE, page_bytes): size
@@ -150,8 +192,39 @@ class Guest:
             entries=tuple(sorted((*stays, *moved), key=_place)) if stays else moved,
             read_at_s=at_s,
             policies=seen.policies,
-            segments=seen.segments,
+            segments=segments,
         )
+
+
+def _at(part: SegmentPart, places: Mapping[int, int] | None) -> SegmentPart:
+    """Return a worker's part of a segment where it is by now."""
+    if not places:
+        return part
+    total, shared = dict(part.bytes_by_node), dict(part.shared_by_node)
+    moved: dict[int, int] = {}
+    for node, size in part.shared_by_node:
+        place = places.get(node, node)
+        moved[place] = moved.get(place, 0) + size
+        total[node] -= size
+        total[place] = total.get(place, 0) + size
+    if moved == shared:
+        return part
+    return replace(
+        part,
+        bytes_by_node=tuple(sorted((n, size) for n, size in total.items() if size)),
+        shared_by_node=tuple(sorted(moved.items())),
+    )
+
+
+def _relocate(
+    sizes: dict[tuple[int, Kind, Mobility, int], int], was: SegmentPart, is_: SegmentPart
+) -> None:
+    """Change bytes by node, kind, mobility and size of page as a part of a segment has moved."""
+    before, after = dict(was.shared_by_node), dict(is_.shared_by_node)
+    of_pages = [p for _, kind, how, p in sizes if kind is was.kind and how is Mobility.SHARED]
+    for node in {*before, *after} if of_pages else ():
+        key = node, was.kind, Mobility.SHARED, min(of_pages)
+        sizes[key] = max(0, sizes.get(key, 0) + after.get(node, 0) - before.get(node, 0))
 
 
 def run_share(masks: Iterable[frozenset[int] | None], topology: Topology) -> dict[int, float]:

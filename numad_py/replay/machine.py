@@ -112,7 +112,7 @@ class _Coming:
         """Return it with so many bytes, as if nothing had been done to it."""
         what = self.what
         online = topology.cpus
-        mask = (what.pin & online if what.pin is not None else online) or online
+        mask = online if what.pin is None else what.pin & online
         runs = what.run or what.nodes
         on = topology.cpus_of(runs) & mask or mask
         shares = run_share([on], topology)

@@ -3,7 +3,8 @@
 What comes to it is told by scenes: snapshots whose node states are as if no worker had any movable
 memory or kept a CPU busy. Workers, their sizes, their demand and where their memory was first are a
 scene's; where it lies afterwards, and where bound threads run, is the simulation's. Memory moves at
-the policy's rate, by whichever call; what is shared or under a user's mempolicy does not move.
+the policy's rate, by whichever call; what is under a user's mempolicy does not move, and what is
+shared only with a decision to move it for all its users.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from numad_py.decide.sizes import huge_free
 from numad_py.model.machine import NodeState
 from numad_py.model.outcome import End, Outcome, PageStatus
 from numad_py.model.plan import Decision, Plan, Verdict
-from numad_py.model.residency import BASE_PAGE_BYTES, Mobility
+from numad_py.model.residency import BASE_PAGE_BYTES, Kind, SegmentId
 from numad_py.model.snapshot import Snapshot, Worker, WorkerId
 from numad_py.model.topology import Topology
 from numad_py.policy.schema import GIB, Policy
-from numad_py.replay.guest import Guest, movable_of
+from numad_py.replay.guest import Guest, What, movable_of, pool_of
 
 UNPACED_BYTES_PER_S = 4 * GIB
 """What a mover without a rate is taken to move: base pages of one thread on servers of today."""
+UNLIMITED = 1 << 62
 
 
 @dataclass
@@ -35,21 +38,30 @@ class _Job:
     left: list[list[int]]
     """[source, target, bytes] in order."""
     bound: int = 0
+    given_back: int = 0
     moved: dict[tuple[int, int], int] = field(default_factory=dict)
+    shared_left: int = 0
+    """Bytes that are still to be moved of what others map too."""
 
 
 def scene(snapshot: Snapshot) -> Snapshot:
     """Return a snapshot as a scene: its workers' movable memory and CPU time off its nodes."""
-    held: dict[int, int] = {}
+    held: dict[tuple[int, int | None], int] = {}
     for worker in snapshot.workers:
-        if worker.residency is not None:
-            for node, size in worker.residency.by_node(mobility=Mobility.MOVABLE).items():
-                held[node] = held.get(node, 0) + size
+        for what, by_node in movable_of(worker.residency).items() if worker.residency else ():
+            for node, size in by_node.items():
+                held[node, pool_of(what)] = held.get((node, pool_of(what)), 0) + size
     busy = _busy(snapshot.workers)
     states = tuple(
         replace(
             s,
-            free_bytes=min(s.total_bytes, s.free_bytes + held.get(s.node, 0)),
+            free_bytes=min(s.total_bytes, s.free_bytes + held.get((s.node, None), 0)),
+            huge_pages=tuple(
+                replace(
+                    pool, free=pool.free + held.get((s.node, pool.page_bytes), 0) // pool.page_bytes
+                )
+                for pool in s.huge_pages
+            ),
             busy_cpus=max(0.0, (s.busy_cpus or 0.0) - busy.get(s.node, 0.0)),
         )
         for s in snapshot.node_states
@@ -83,8 +95,10 @@ class World:
         self._minds_headroom = minds_headroom
         self._topology = Topology(())
         self._guests: dict[WorkerId, Guest] = {}
-        self._used: dict[int, int] = {}
-        """Movable bytes of all guests by node."""
+        self._used: dict[tuple[int, int | None], int] = {}
+        """Movable bytes of all guests by node and pool of huge pages; None: of none."""
+        self._relocated: dict[SegmentId, dict[int, int]] = {}
+        """Where files and segments that several map are by now, by where they are seen."""
         self._bare: dict[int, NodeState] = {}
         self._clock_s = 0.0
         self._queue: deque[Decision] = deque()
@@ -102,7 +116,8 @@ class World:
             alive.add(worker.id)
             guest = self._guests.get(worker.id)
             if guest is None:
-                guest = self._guests[worker.id] = Guest.arrived(worker, seen.at_s)
+                guest = Guest.arrived(worker, seen.at_s, self._relocated)
+                self._guests[worker.id] = guest
                 self._resize(guest, worker)
             elif worker is not guest.seen:
                 guest.follow(worker, seen.topology)
@@ -132,31 +147,41 @@ class World:
 
     # Nodes
 
-    def _free(self, node: int) -> int:
+    def _free(self, node: int, pool: int | None) -> int:
         """Return what no one has on a node, file cache included; negative where it is overfull."""
         bare = self._bare.get(node)
         if bare is None:
             return 0
-        return bare.free_bytes + bare.reclaimable_bytes - self._used.get(node, 0)
+        used = self._used.get((node, pool), 0)
+        if pool is not None:
+            return huge_free(bare).get(pool, 0) - used
+        return bare.free_bytes + bare.reclaimable_bytes - used
 
-    def _room(self, node: int) -> int:
+    def _room(self, node: int, pool: int | None) -> int:
         """Return what the mover may bring to a node."""
         bare = self._bare.get(node)
         if bare is None:
             return 0
+        if pool is not None:
+            return self._free(node, pool)
         if self._minds_headroom:
             return self._state(bare, 0.0).room_bytes(self._policy.placement.headroom)
-        return self._free(node)
+        return self._free(node, None)
 
     def _state(self, bare: NodeState, busy_cpus: float) -> NodeState:
-        free = bare.free_bytes - self._used.get(bare.node, 0)
+        free = bare.free_bytes - self._used.get((bare.node, None), 0)
         return NodeState(
             node=bare.node,
             total_bytes=bare.total_bytes,
             free_bytes=max(0, free),
             # What does not fit beside the file cache has pushed some of it out.
             reclaimable_bytes=max(0, bare.reclaimable_bytes + min(0, free)),
-            huge_pages=bare.huge_pages,
+            huge_pages=tuple(
+                replace(
+                    pool, free=max(0, self._free(bare.node, pool.page_bytes)) // pool.page_bytes
+                )
+                for pool in bare.huge_pages
+            ),
             numastat=bare.numastat,
             busy_cpus=(bare.busy_cpus or 0.0) + busy_cpus,
         )
@@ -180,52 +205,60 @@ class World:
             more = sum(by_node.values()) - sum(held.values())
             if more > 0:
                 shares = by_node if arriving else guest.run_share or by_node
-                self._touch(held, more, shares, seen)
+                self._touch(what, held, more, shares, seen)
             elif more < 0:
-                self._give_back(held, -more)
+                self._give_back(what, held, -more)
         guest.residency = None
 
     def _touch(
-        self, held: dict[int, int], size: int, shares: Mapping[int, float], seen: Worker
+        self,
+        what: What,
+        held: dict[int, int],
+        size: int,
+        shares: Mapping[int, float],
+        seen: Worker,
     ) -> None:
         """Put new bytes onto nodes by their shares; what finds no room goes to the nearest."""
-        left, weight = size, sum(shares.values())
+        left, weight, pool = size, sum(shares.values()), pool_of(what)
         for node, share in shares.items() if weight > 0 else ():
             part = min(left, math.ceil(size * share / weight))
-            left -= self._put(held, node, min(part, self._allowed(node, seen)))
+            left -= self._put(held, node, min(part, self._allowed(node, pool, seen)), pool)
         if left:
             first = max(shares, key=lambda n: (shares[n], -n))
             for node in sorted(
                 self._topology.node_ids, key=lambda n: (self._topology.distance(first, n), n)
             ):
-                left -= self._put(held, node, min(left, self._allowed(node, seen)))
+                left -= self._put(held, node, min(left, self._allowed(node, pool, seen)), pool)
         if left:
             # More than the machine has; a kernel would swap, or kill somebody.
-            self._put(held, first, left)
+            self._put(held, first, left, pool)
 
-    def _allowed(self, node: int, seen: Worker) -> int:
+    def _allowed(self, node: int, pool: int | None, seen: Worker) -> int:
         """Return what the kernel would still give a worker on a node."""
         mems = seen.memory.mems_allowed
-        return max(0, self._free(node)) if mems is None or node in mems else 0
+        if mems is not None and node not in mems:
+            return 0
+        # Huge pages of a size that is not known are of a pool that is not known.
+        return UNLIMITED if pool == BASE_PAGE_BYTES else max(0, self._free(node, pool))
 
-    def _put(self, held: dict[int, int], node: int, size: int) -> int:
+    def _put(self, held: dict[int, int], node: int, size: int, pool: int | None) -> int:
         if size:
             held[node] = held.get(node, 0) + size
-            self._used[node] = self._used.get(node, 0) + size
+            self._used[node, pool] = self._used.get((node, pool), 0) + size
         return size
 
-    def _give_back(self, held: dict[int, int], size: int) -> None:
+    def _give_back(self, what: What, held: dict[int, int], size: int) -> None:
         """Take bytes off each node in proportion."""
         left, total = size, sum(held.values())
         for node, there in held.items():
             part = min(left, there, -(-size * there // total))  # rounded up
-            self._put(held, node, -part)
+            self._put(held, node, -part, pool_of(what))
             left -= part
 
     def _drop(self, guest: Guest) -> None:
-        for held in guest.held.values():
+        for what, held in guest.held.items():
             for node, size in held.items():
-                self._used[node] -= size
+                self._put(held, node, -size, pool_of(what))
 
     # The mover
 
@@ -245,8 +278,9 @@ class World:
         job = _Job(
             decision, self._clock_s, [[m.source, m.target, m.move_bytes] for m in decision.moves]
         )
+        job.shared_left = sum(shared.away_bytes for shared in decision.carried)
         guest = self._guests.get(decision.worker)
-        if guest is not None:
+        if guest is not None and not decision.give_back:
             # As the real mover does: what has come to a source since goes to its last target.
             last = {part[0]: part for part in job.left}
             for source, part in last.items():
@@ -254,6 +288,8 @@ class World:
                 part[2] += max(0, guest.bytes_on(source) - planned)
         if guest is not None and decision.bind_cpus is not None:
             job.bound = guest.bind(decision.bind_cpus, self._topology)
+        if guest is not None and decision.give_back:
+            job.given_back = guest.unbind()
         return job
 
     def _move(self, job: _Job, until_s: float) -> End | None:
@@ -264,19 +300,51 @@ class World:
         rate = self._policy.migration.rate_bytes_per_s or UNPACED_BYTES_PER_S
         while job.left:
             source, target, planned = job.left[0]
-            size = min(planned, guest.bytes_on(source))
-            room, time = self._room(target), math.floor((until_s - self._clock_s) * rate)
-            part = max(0, min(size, room, time))
-            guest.shift(source, target, part)
-            self._used[source] = self._used.get(source, 0) - part
-            self._used[target] = self._used.get(target, 0) + part
-            job.moved[source, target] = job.moved.get((source, target), 0) + part
-            self._clock_s += part / rate
-            if part < size:
-                job.left[0][2] = size - part
-                return End.NO_ROOM if room <= time else None
+            left = min(planned, guest.bytes_on(source))
+            time = math.floor((until_s - self._clock_s) * rate)
+            full = False
+            for pool, there in guest.pools_on(source).items():
+                size, room = min(left, there), self._room(target, pool)
+                part = max(0, min(size, room, time))
+                guest.shift(source, target, part, pool)
+                self._used[source, pool] = self._used.get((source, pool), 0) - part
+                self._used[target, pool] = self._used.get((target, pool), 0) + part
+                job.moved[source, target] = job.moved.get((source, target), 0) + part
+                self._clock_s += part / rate
+                full = full or (part < size and room <= time)
+                left, time = left - part, time - part
+            if left:
+                job.left[0][2] = left
+                return End.NO_ROOM if full else None
             job.left.pop(0)
+        part = min(job.shared_left, math.floor((until_s - self._clock_s) * rate))
+        self._clock_s += part / rate
+        job.shared_left -= part
+        if job.shared_left:
+            return None
+        self._carry(job, guest)
         return End.DONE
+
+    def _carry(self, job: _Job, carrier: Guest) -> None:
+        """Have what the worker moves for all its users on their home."""
+        targets = {move.source: move.target for move in job.decision.moves}
+        seen = carrier.measured(self._clock_s)
+        parts = {part.id: part for part in seen.segments} if seen is not None else {}
+        for shared in job.decision.carried:
+            places = self._relocated.setdefault(shared.id, {})
+            known = parts[shared.id].shared_by_node if shared.id in parts else ()
+            kind = parts[shared.id].kind if shared.id in parts else Kind.FILE
+            pool = pool_of((kind, BASE_PAGE_BYTES))
+            for source, size in ((n, size) for n, size in known if n in targets):
+                target = targets[source]
+                places.update({was: target for was, is_ in places.items() if is_ == source})
+                places.setdefault(source, target)
+                self._used[source, pool] = self._used.get((source, pool), 0) - size
+                self._used[target, pool] = self._used.get((target, pool), 0) + size
+                job.moved[source, target] = job.moved.get((source, target), 0) + size
+        if job.decision.carried:
+            for guest in self._guests.values():
+                guest.residency = None
 
     def _end(self, job: _Job, end: End) -> None:
         guest = self._guests.get(job.decision.worker)
@@ -288,6 +356,7 @@ class World:
                 started_at_s=job.began_s,
                 duration_s=self._clock_s - job.began_s,
                 threads_bound=job.bound,
+                threads_given_back=job.given_back,
                 moved=moved,
                 pages={PageStatus.MOVED: sum(moved.values()) // BASE_PAGE_BYTES} if moved else {},
                 after=guest.measured(self._clock_s) if guest is not None and moved else None,

@@ -31,6 +31,23 @@ def size_of(item: Item) -> int:
     return sum(item.bytes_by_node.values()) + item.coming_bytes
 
 
+def own_of(item: Item) -> int:
+    """Return what is at a home in the end: what must find room, and huge pages."""
+    return size_of(item) + sum(sum(by_node.values()) for by_node in item.huge.values())
+
+
+def suits(problem: Problem, item: Item, nodes: Home) -> bool:
+    """Say whether nodes have the CPUs and the free huge pages for an item, nobody else there."""
+    usable = item.usable_cpus
+    enough = min(item.needs_cpus, sum(usable.get(node, 0.0) for node in item.allowed))
+    free = {p.id: p.huge_free for p in problem.places}
+    return (not usable or sum(usable.get(node, 0.0) for node in nodes) >= enough) and all(
+        sum(size for node, size in by_node.items() if node not in nodes)
+        <= sum(free[node].get(page, 0) for node in nodes)
+        for page, by_node in item.huge.items()
+    )
+
+
 def capacity_of(problem: Problem) -> dict[int, int]:
     """Return what nodes hold for items, those that are there included."""
     return {
@@ -84,6 +101,7 @@ def options(problem: Problem) -> list[list[Home]]:
             some
             for some in sets_of(item.allowed)
             if size_of(item) <= sum(max(0, free[node]) for node in some)
+            and suits(problem, item, some)
         ]
         least = min(map(len, holding), default=0)
         now = {p.id: p.room_bytes + item.bytes_by_node.get(p.id, 0) for p in problem.places}
@@ -92,6 +110,7 @@ def options(problem: Problem) -> list[list[Home]]:
             some
             for some in sets_of(item.allowed)
             if size_of(item) <= sum(max(0, now[node]) for node in some)
+            and suits(problem, item, some)
         ]
         more = []
         if smallest and not set(smallest) & set(held_now):
@@ -112,7 +131,10 @@ def options(problem: Problem) -> list[list[Home]]:
 def cost_of(problem: Problem, item: Item, home: Home) -> float:
     """Return what a home costs an item, as the solver's values say it."""
     places, weights = {p.id: p for p in problem.places}, problem.weights
-    every = size_of(item) + sum(item.fixed_by_node.values())
+    every = own_of(item) + sum(item.fixed_by_node.values())
+    held = Counter(item.bytes_by_node)
+    for by_node in item.huge.values():
+        held.update(by_node)
 
     def hop(node: int) -> float:
         return (min(places[h].distances[node] for h in home) - 10) / 10
@@ -122,13 +144,9 @@ def cost_of(problem: Problem, item: Item, home: Home) -> float:
 
     pairs = [(places[a].distances[b] - 10, b) for a in home for b in home]
     remote = sum(size * use(node, hop(node)) for node, size in item.fixed_by_node.items())
-    own = size_of(item) * mean(use(b, away / 10) for away, b in pairs)
+    own = own_of(item) * mean(use(b, away / 10) for away, b in pairs)
     devices = sum(weight * hop(node) for node, weight in item.device_nodes.items())
-    moved = sum(
-        size * min(2.0, 1 + hop(node))
-        for node, size in item.bytes_by_node.items()
-        if node not in home
-    )
+    moved = sum(size * min(2.0, 1 + hop(node)) for node, size in held.items() if node not in home)
     switched = item.home is not None and item.home != home
     return (
         item.busy * (remote + own)
@@ -152,10 +170,11 @@ def objective(problem: Problem, homes: Sequence[Home]) -> Objective:
     over = 0.0
     for place in problem.places:
         wanted = sum(item.cpus / len(home) for item, home in items if place.id in home)
+        wanted += sum(item.run_cpus.get(place.id, 0.0) for item, home in items if not home)
         over += max(0.0, wanted - place.cpus)
     return (
-        sum(max(1, size_of(item)) for item, home in items if not home and item.keep),
-        sum(max(1, size_of(item)) for item, home in items if not home),
+        sum(max(1, own_of(item)) for item, home in items if not home and item.keep),
+        sum(max(1, own_of(item)) for item, home in items if not home),
         pairs,
         floor(over / problem.weights.cpu_step + 1e-4),
         sum(cost_of(problem, item, home) for item, home in items if home),
@@ -228,6 +247,7 @@ def homes_of(problem: Problem, solution: Solution) -> Choice:
 def carried_out(problem: Problem, solution: Solution) -> Problem:
     """Return the machine with every move made."""
     change = {place.id: 0 for place in problem.places}
+    pools = {place.id: dict(place.huge_free) for place in problem.places}
     items = []
     for item in problem.items:
         split, home = solution.splits[item.key], solution.homes[item.key]
@@ -235,9 +255,40 @@ def carried_out(problem: Problem, solution: Solution) -> Problem:
             change[node] += item.bytes_by_node.get(node, 0) - split.get(node, 0)
         coming = item.coming_bytes if home is None else 0
         items.append(
-            replace(item, bytes_by_node=split, home=home or item.home, coming_bytes=coming)
+            replace(
+                item,
+                bytes_by_node=split,
+                home=home or item.home,
+                coming_bytes=coming,
+                huge=_brought(item.huge, home, pools) if home else item.huge,
+            )
         )
     places = tuple(
-        replace(place, room_bytes=place.room_bytes + change[place.id]) for place in problem.places
+        replace(p, room_bytes=p.room_bytes + change[p.id], huge_free=pools[p.id])
+        for p in problem.places
     )
     return Problem(places, tuple(items), problem.weights)
+
+
+def _brought(
+    huge: Mapping[int, Mapping[int, int]], home: Home, pools: Mapping[int, dict[int, int]]
+) -> dict[int, dict[int, int]]:
+    """Return huge pages as they lie at home, those that came taken from the fullest pools there.
+
+    Pools are not shared out among items: where two come to one, it may hold less than nothing.
+    """
+    found = {}
+    for page, by_node in huge.items():
+        found[page] = {node: size for node, size in by_node.items() if node in home}
+        for node, size in by_node.items():
+            if node not in home:
+                pools[node][page] = pools[node].get(page, 0) + size
+                left = size
+                for target in sorted(home, key=lambda n: (-pools[n].get(page, 0), n)):
+                    free = pools[target].get(page, 0)
+                    part = left if len(home) == 1 else min(left, max(0, free))
+                    pools[target][page] = free - part
+                    found[page][target] = found[page].get(target, 0) + part
+                    left -= part
+                found[page][min(home)] = found[page].get(min(home), 0) + left
+    return found

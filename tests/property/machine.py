@@ -131,10 +131,8 @@ def carry_out(snapshot: Snapshot, plan: Plan, at_s: float) -> Snapshot:
         for move in decision.moves:
             change[move.source] = change.get(move.source, 0) + move.move_bytes
             change[move.target] = change.get(move.target, 0) - move.move_bytes
-    return replace(
+    done = replace(
         snapshot,
-        cycle=snapshot.cycle + 1,
-        at_s=at_s,
         workers=tuple(
             _after(w, decisions[w.id], snapshot.topology) if w.id in decisions else w
             for w in snapshot.workers
@@ -142,6 +140,20 @@ def carry_out(snapshot: Snapshot, plan: Plan, at_s: float) -> Snapshot:
         node_states=tuple(
             replace(s, free_bytes=max(0, s.free_bytes + change.get(s.node, 0)))
             for s in snapshot.node_states
+        ),
+    )
+    return later(done, at_s)
+
+
+def later(snapshot: Snapshot, at_s: float) -> Snapshot:
+    """Return the machine when it is looked at again, in full, and nothing else has changed."""
+    return replace(
+        snapshot,
+        cycle=snapshot.cycle + 1,
+        at_s=at_s,
+        workers=tuple(
+            replace(w, residency=replace(w.residency, read_at_s=at_s)) if w.residency else w
+            for w in snapshot.workers
         ),
     )
 

@@ -276,6 +276,37 @@ def machines(draw: st.DrawFn) -> Machine:
     )
 
 
+@dataclass(frozen=True)
+class SharerPart:
+    """A worker of a machine of two nodes that maps some of two files."""
+
+    home: int
+    own: tuple[int, int]
+    """MiB of its own memory by node."""
+    files: tuple[tuple[int, int], tuple[int, int]]
+    """MiB of each file by node."""
+    willing: bool
+    """Whether its rule lets what it shares be moved."""
+    moving: bool
+
+
+_MIBS = st.sampled_from([300, 0, 64, 1000])
+sharers = st.lists(
+    st.builds(
+        SharerPart,
+        home=st.sampled_from([1] * 7 + [0]),
+        own=st.tuples(_MIBS, _MIBS),
+        files=st.tuples(st.tuples(_MIBS, _MIBS), st.tuples(_MIBS, _MIBS)),
+        willing=st.sampled_from([True] * 7 + [False]),
+        moving=st.sampled_from([False] * 7 + [True]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+strangers = st.tuples(*[st.sampled_from([0, 0, 0, 1])] * 2)
+"""How many processes that are no workers map each file."""
+rooms_gib = st.sampled_from([1, 2, 4])
+
 # Memory
 
 layouts = st.builds(layout, st.sampled_from(FAMILIES), st.integers(0, (1 << 32) - 1))

@@ -13,7 +13,7 @@ from numad_py.model.plan import DecisionState, HomeSource, Plan, Reason, Verdict
 from numad_py.model.residency import Kind, Mobility
 from numad_py.model.snapshot import Snapshot
 from numad_py.policy.schema import Policy
-from tests.property.machine import acted, carry_out, policy_of, remembered, snapshot_of
+from tests.property.machine import acted, carry_out, later, policy_of, remembered, snapshot_of
 from tests.property.strategies import Machine, NodePart, WorkerPart, machines
 
 EMPTY = DecisionState()
@@ -224,7 +224,7 @@ def test_a_worker_that_was_acted_on_in_vain_is_left_alone_for_twice_its_cooldown
     vain = [Outcome(d, End.PARTIAL, done_s, 1.0) for d in tried.values()]
     state = remember(state, vain, done_s)
     for waited, waits in ((0.99, {True, False}), (1.5, {True}), (2.01, set())):
-        again, _ = decide(replace(snapshot, at_s=done_s + waited * pause_s), policy, state)
+        again, _ = decide(later(snapshot, done_s + waited * pause_s), policy, state)
         for decision in again.decisions:
             if decision.worker in tried:
                 moved = bool(tried[decision.worker].moves)

@@ -73,7 +73,24 @@ def test_siblings_are_no_whole_cpus() -> None:
     """Four threads of two cores are worth less than four cores elsewhere."""
     pairs = (frozenset({0, 1}), frozenset({2, 3}))
     seen = machine(N(0, range(4), 16, cores=pairs), N(1, range(4, 8), 8))
-    assert advised(seen, 4, 1).nodes == {1}
+    found = advised(seen, 4, 1)
+    assert found.nodes == {1}
+    assert found.alternatives[0].why == "more of its threads would share a core"
+
+
+def test_siblings_are_cpus_that_can_be_asked_for() -> None:
+    """An idle node of two cores has the four CPUs that are asked for: no second node is needed."""
+    nodes = [
+        N(i, range(4 * i, 4 * i + 4), cores=[frozenset({4 * i + j, 4 * i + j + 2}) for j in (0, 1)])
+        for i in (0, 1)
+    ]
+    found = advised(machine(*nodes), 4, 8)
+    assert found.nodes == {0}
+    assert not found.crowded
+    assert found.reasons[0] == "node 0 has room for 16.0 GiB and about 4.0 unused CPUs of 4"
+    assert advised(machine(*nodes), 5, 8).nodes == {0, 1}
+    busy = [replace(nodes[0], busy=1.0), nodes[1]]
+    assert advised(machine(*busy), 4, 8).nodes == {1}
 
 
 # Several nodes

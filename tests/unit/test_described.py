@@ -109,6 +109,10 @@ def test_a_worker_may_begin_with_nothing() -> None:
             "m.toml:13: worker.run: there is no node 7",
         ),
         (
+            NODES + '[[worker]]\nname = "x"\nsize = "1GiB"\npin = "4-7"\n',
+            "m.toml:13: worker.pin: no node has any of these CPUs",
+        ),
+        (
             NODES.replace('cpus = ""', 'cpus = "3-4"'),
             "m.toml:8: node.cpus: CPU 3 belongs to another node already",
         ),

@@ -199,7 +199,7 @@ def test_status_names_the_devices_of_a_worker_and_their_nodes() -> None:
         {"address": B, "kind": "accelerator", "node": None},
     ]
     assert not entry["devices_unsure"]
-    line = f"x/0: uses display {A} (node 1), accelerator {B} (node not known)"
+    line = f"x/0: uses GPU {A} (node 1), accelerator {B} (node not known)"
     assert line in render_status(document).splitlines()
     assert seen.at_s == NOW_S
 
@@ -208,4 +208,4 @@ def test_status_says_where_it_is_not_sure() -> None:
     """Open is not used."""
     seen = look(using(A, D, devices_unsure=True), device(A, 1), device(D, 0))
     text = render_status(status_document(report(seen), source="direct"))
-    assert f"x/0: has open, and may use: display {A} (node 1), display {D} (node 0)" in text
+    assert f"x/0: has open, and may use: GPU {A} (node 1), GPU {D} (node 0)" in text

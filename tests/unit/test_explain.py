@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from numad_py.errors import UsageError
+from numad_py.model.guard import Compared, Judgement
 from numad_py.model.outcome import End
 from numad_py.model.plan import (
     Alternative,
+    Cost,
     Decision,
     HomeSource,
     Limit,
@@ -124,6 +126,32 @@ def test_it_is_said_whether_anything_is_done(source: str, mode: str, said: str) 
     told = render_explain(found)
     assert said in " ".join(told.split())
     assert "\n    migratepages 10 1 0\n    migratepages 10 2 0\n" in told + "\n"
+
+
+def test_a_daemon_that_only_tries_out_does_not_say_that_it_acts() -> None:
+    """Its mode is act; that nothing is carried out is told by the daemon."""
+    made = replace(
+        report(snapshot(seen := worker(found=anon(GIB))), replace(rests(seen), **moved()))
+    )
+    status = status_document(replace(made, dry_run=True), source="daemon")
+    told = " ".join(render_explain(explain_document(status, "x/0")).split())
+    assert "It runs with --dry-run, and does nothing. Without that it binds its threads" in told
+    assert "Now it" not in told
+
+
+def test_what_no_command_does_is_said_below_those_that_do() -> None:
+    """With the line that places it at a restart."""
+    moves = (MemoryMove(1, 0, MIB), MemoryMove(1, 2, MIB))
+    told = render_explain(document(worker(found=anon(GIB)), **moved(moves=moves)))
+    assert "migratepages 10" not in told
+    assert "migratepages cannot divide what lies on node 1 among nodes 0,2" in told
+    assert "\n    numactl --physcpubind=0-1 --localalloc COMMAND\n" in told
+
+
+def test_what_a_home_costs_is_told_by_what_for() -> None:
+    """As those that were weighed against it are."""
+    told = story(worker(found=anon(GIB)), cost=Cost(moving=MIB))
+    assert "by how busy the worker is. This one costs 1.0 MiB for the move." in told
 
 
 def test_other_homes_are_told_with_what_speaks_against_them() -> None:
@@ -265,3 +293,31 @@ def test_what_lies_off_home_is_a_part_of_all_while_mobility_is_not_known() -> No
     made = report(snapshot(seen), decision)
     shown = render_explain(explain_document(status_document(made, source="direct"), "x/0"))
     assert "1.0 MiB of the 100.0 MiB" in " ".join(shown.split())
+
+
+# Guards
+
+
+def test_what_a_guard_has_found_is_told_after_the_fact() -> None:
+    """As long as nothing newer was found, also where the worker is at home; not twice."""
+    found = Judgement(2, Compared.KEPT, "p95 was 2 before the move and is 1 after it")
+    told = story(worker(found=anon(GIB)), judgement=found)
+    assert "What its guard has last found: p95 was 2 before the move and is 1 after it." in told
+    waits = {"verdict": Verdict.WAIT, "reason": Reason.GUARDING, "why": found.why}
+    told = story(worker(found=anon(GIB)), judgement=found, **waits)
+    assert told.count("p95 was 2") == 1
+
+
+def test_an_endpoint_that_cannot_be_read_is_told_of_at_any_time() -> None:
+    """Whoever has mistyped its address need not wait for a move to see that."""
+    told = story(worker(found=anon(GIB), guard_problem="http://127.0.0.1:1/: Connection refused"))
+    assert "could not be read: http://127.0.0.1:1/: Connection refused." in told
+
+
+def test_taking_a_move_back_is_told_as_such() -> None:
+    """Where memory goes, and that threads get their masks back; no numactl line for it."""
+    changes = moved(reason=Reason.GUARD_UNDO, give_back=True, bind_cpus=None)
+    found = document(worker(found=anon(GIB)), **changes)
+    told = " ".join(render_explain(found).split())
+    assert "moves 5.0 MiB from node 2 to node 0 and gives its threads their own masks back" in told
+    assert found["decision"]["restart_command"] is None

@@ -35,7 +35,7 @@ def test_nobody_waits_for_its_turn_for_ever() -> None:
     """One of more than a cycle's bytes that brings little moves, though others keep coming."""
     policy = Policy(placement=PlacementPolicy(moved_per_cycle_bytes=600 * MIB))
     state, reasons = START, []
-    large = remote("x/0", 1000, demand_cpus=0.0)
+    large = remote("x/0", 1000, demand_cpus=0.0, age_s=36_000.0)
     for step in range(100):
         small = remote(f"x/{step + 1}", 100)
         plan, state = decide(machine(large, small, at_s=1000.0 + 5 * step), policy, state)

@@ -30,7 +30,10 @@ START = DecisionState()
 def machine(
     *workers: Worker, at_s: float = 1000.0, free: tuple[int, ...] = (4, 4, 4, 4)
 ) -> Snapshot:
-    """Return four nodes of four CPUs and 8 GiB, with so many GiB free."""
+    """Return four nodes of four CPUs and 8 GiB, with so many GiB free; workers are just read."""
+    workers = tuple(
+        replace(w, residency=w.residency and replace(w.residency, read_at_s=at_s)) for w in workers
+    )
     nodes = tuple(
         Node(
             i,
@@ -150,7 +153,7 @@ def test_a_plan_that_was_not_carried_out_is_no_home() -> None:
     _, state = decide(machine(*workers), Policy(), START)
     calm = {k: replace(m, moving=False, acted_at_s=1000.0) for k, m in state.workers.items()}
     state = replace(state, workers=calm)
-    busy = (replace(w, demand_cpus=40.0) for w in workers)
+    busy = (replace(w, demand_cpus=4.0) for w in workers)
     plan, state = decide(machine(*busy, at_s=1030.0), Policy(), state)
     assert {d.reason for d in plan.decisions} >= {Reason.COOLDOWN}
     assert {tuple(m.home.nodes) for m in state.workers.values() if m.home} == {(1,)}
@@ -234,7 +237,9 @@ def remote(label: str, mib: int, **more: Any) -> Worker:
 def test_no_more_than_so_many_bytes_are_set_in_motion_in_one_cycle() -> None:
     """The most valuable goes first, the others wait and are told for whom."""
     policy = Policy(placement=PlacementPolicy(moved_per_cycle_bytes=600 * MIB))
-    workers = (remote("x/0", 500, demand_cpus=0.0), remote("x/1", 500), remote("x/2", 100))
+    old = {"age_s": 1000.0}
+    idle = remote("x/0", 500, demand_cpus=0.0, **old)
+    workers = (idle, remote("x/1", 500, **old), remote("x/2", 100, **old))
     plan, _ = decide(machine(*workers), policy, START)
     found = decisions(plan)
     assert {label: d.reason for label, d in found.items()} == {

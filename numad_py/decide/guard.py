@@ -1,0 +1,309 @@
+"""Guards: a worker's own latency before and after a move decides whether the move stays.
+
+``decide`` says what it would do without them; what they say in its place:
+
+===============================================  ======  ================
+its move is being taken back, and was broken     wait    guarding
+off since memory was short
+its move is being judged, no full window yet     wait    guarding
+it was found to be worse, but paused             wait    paused
+it was found to be worse                         act     guard-undo
+a move of it was taken back within the pause     wait    guard-pause
+to be acted on, but one of the same rule is      wait    guarding
+being moved or judged
+to be acted on, and no full window of before,    wait    guarding
+for up to two windows
+===============================================  ======  ================
+
+A worker that was found to be not worse, or of which nothing can be told, goes on as without. One
+whose rule names no guard is none of this module's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from numad_py.decide import guard_windows as windows
+from numad_py.decide import guard_words as words
+from numad_py.decide.room import Room
+from numad_py.decide.said import Said
+from numad_py.decide.sizes import movable_by_node
+from numad_py.model.guard import Compared, GuardMemory, Judgement, Measured, read_every_s
+from numad_py.model.outcome import End, Outcome
+from numad_py.model.plan import (
+    DecisionState,
+    Home,
+    HomeSource,
+    MemoryMove,
+    Reason,
+    Verdict,
+    WorkerMemory,
+)
+from numad_py.model.snapshot import Snapshot, Worker, WorkerId
+from numad_py.policy.schema import GuardPolicy, Mode, Policy
+
+LONGEST_PAUSE_S = 86_400.0
+"""The pause after taking a move back doubles up to this."""
+WAITS_WINDOWS = 2
+"""A move waits for a window of before for so many of its lengths at most."""
+_WITHOUT = {Reason.ONE_NODE, Reason.UNREADABLE, Reason.MEMPOLICY, Reason.NO_HOME, Reason.MOVING}
+"""Reasons that stand whatever a guard has to say."""
+
+
+class Guards:
+    """What guards say in one cycle."""
+
+    def __init__(self, snapshot: Snapshot, policy: Policy, state: DecisionState) -> None:
+        """Take in what was read; ``state`` is that of before this cycle."""
+        self._cycle, self._now_s = snapshot.cycle, snapshot.at_s
+        self._every_s = read_every_s(policy.daemon.interval_s)
+        self._acts = policy.daemon.mode is Mode.ACT
+        self._paused = state.paused
+        rules = {rule.name: rule.guard for rule in policy.rules if rule.guard is not None}
+        self._workers = {w.id: w for w in snapshot.workers if w.rule in rules}
+        self._policies = {key: rules[w.rule] for key, w in self._workers.items()}
+        moving = {w.rule for key, w in self._workers.items() if state.of(key).moving}
+        self._known = {
+            key: _take(state.of(key).guard, w, rules[w.rule], moving=w.rule in moving)
+            for key, w in self._workers.items()
+        }
+        self._busy: dict[str, WorkerId] = {}
+        """By rule, who is being moved or judged."""
+        for key, worker in self._workers.items():
+            guard = self._known[key]
+            if state.of(key).moving or guard.undoing or guard.moved_at_s is not None:
+                self._busy.setdefault(worker.rule, key)
+
+    # What is said
+
+    def hold(self, said: Mapping[WorkerId, Said], room: Room) -> dict[WorkerId, Said]:
+        """Return what is said before turns are known; room is taken for what goes back."""
+        held = dict(said)
+        for key in self._workers:
+            guard, now = self._known[key], said[key]
+            if now.reason in _WITHOUT:
+                continue
+            if guard.undoing or guard.moved_at_s is not None:
+                held[key] = self._judged(key, now, room)
+            elif now.verdict is Verdict.ACT or now.reason in {Reason.COOLDOWN, Reason.MEASURING}:
+                held[key] = self._before_move(key, now)
+        return held
+
+    def admit(self, said: Mapping[WorkerId, Said]) -> dict[WorkerId, Said]:
+        """Return what is said of who is to be acted on: one of a rule, and what is known before."""
+        admitted = dict(said)
+        first: dict[str, Worker] = {}
+        for key, worker in self._workers.items():
+            now, policy = said[key], self._policies[key]
+            if now.verdict is not Verdict.ACT or now.give_back:
+                continue
+            if (other := first.setdefault(worker.rule, worker)) is not worker:
+                why = words.fellow(other.label)
+                admitted[key] = Said(Verdict.WAIT, Reason.GUARDING, why)
+                continue
+            before = self._before(key)
+            if before is not None and before.enough:
+                admitted[key] = replace(now, why=f"{now.why}; {words.compared_later(before)}")
+                continue
+            why = words.unguarded(words.waiting(policy, before, worker.guard_problem))
+            silent = Compared.UNREADABLE if worker.guard is None else Compared.NOT_COMPARABLE
+            judgement = Judgement(self._cycle, silent, why, before) if self._acts else None
+            admitted[key] = replace(now, why=f"{now.why}; {why}", judgement=judgement)
+        return admitted
+
+    def _judged(self, key: WorkerId, now: Said, room: Room) -> Said:
+        """Return what is said of a worker whose move is judged, or taken back."""
+        guard, policy = self._known[key], self._policies[key]
+        if guard.undoing:
+            return self._undo_again(key, room)
+        before, moved_at_s = guard.before, guard.moved_at_s
+        if before is None or moved_at_s is None:
+            return now
+        judgement = self._judgement(key, before, moved_at_s)
+        if judgement is None:
+            after = windows.after(guard.readings, moved_at_s, policy)
+            why = words.watching(before, after, policy, self._now_s - moved_at_s)
+            return Said(Verdict.WAIT, Reason.GUARDING, why)
+        if judgement.result is Compared.UNDONE:
+            return self._undo(key, judgement.why, judgement, room)
+        if now.verdict is Verdict.ACT or now.reason is Reason.MEASURING:
+            # What else there is to do is for the next cycle: one thing is said at a time.
+            return Said(Verdict.WAIT, Reason.GUARDING, judgement.why, judgement=judgement)
+        return replace(now, why=f"{now.why}; {judgement.why}", judgement=judgement)
+
+    def _undo_again(self, key: WorkerId, room: Room) -> Said:
+        """Return what is said of a worker of which taking its move back was broken off."""
+        since_s, window_s = self._known[key].moved_at_s, self._policies[key].window_s
+        left_s = 0.0 if since_s is None else since_s + window_s - self._now_s
+        if left_s > 0:
+            return Said(Verdict.WAIT, Reason.GUARDING, words.broken_off(left_s))
+        return self._undo(key, "its latency had become worse with the move", None, room)
+
+    def _judgement(self, key: WorkerId, before: Measured, moved_at_s: float) -> Judgement | None:
+        """Return what is found about a move; None while that is open."""
+        policy = self._policies[key]
+        after = windows.after(self._known[key].readings, moved_at_s, policy)
+        longest_s = windows.MOST_WINDOWS * policy.window_s
+        full_s = max(policy.window_s, min(before.seconds, longest_s))
+        over = self._now_s - moved_at_s >= longest_s + 2 * self._every_s
+        if not over and (after is None or not after.enough or after.seconds < full_s):
+            return None
+        if after is None:
+            why = words.no_reading(before, self._workers[key].guard_problem)
+            return Judgement(self._cycle, Compared.UNREADABLE, words.stays(why), before)
+        result, why = _compare(before, after, policy)
+        return Judgement(self._cycle, result, why, before, after)
+
+    def _undo(self, key: WorkerId, why: str, judgement: Judgement | None, room: Room) -> Said:
+        """Return the decision to take a move back, as far as there is room."""
+        if self._paused:
+            return Said(Verdict.WAIT, Reason.PAUSED, words.undo_paused(why))
+        worker, guard = self._workers[key], self._known[key]
+        there = movable_by_node(worker, {})
+        moves, short_bytes = [], 0
+        for (source, target), size in sorted(guard.moved.items()):
+            wanted = min(size, there.get(target, 0))
+            part = min(wanted, room.bytes_on(source))
+            short_bytes += wanted - part
+            if part:
+                there[target] -= part
+                room.take_bytes(source, part)
+                moves.append(MemoryMove(target, source, part))
+        return Said(
+            Verdict.ACT,
+            Reason.GUARD_UNDO,
+            words.undo(why, tuple(moves), short_bytes),
+            moves=tuple(moves),
+            give_back=True,
+            judgement=judgement,
+        )
+
+    def _before_move(self, key: WorkerId, now: Said) -> Said:
+        """Return what is said of a worker that would be acted on, or cools down before that."""
+        guard, policy, worker = self._known[key], self._policies[key], self._workers[key]
+        if guard.until_s is not None and self._now_s < guard.until_s:
+            why = words.pause(guard.undone, guard.until_s - self._now_s)
+            return Said(Verdict.WAIT, Reason.GUARD_PAUSE, why)
+        if now.reason is Reason.COOLDOWN:
+            return now
+        if (other := self._busy.get(worker.rule, key)) != key:
+            why = words.fellow(self._workers[other].label)
+            return Said(Verdict.WAIT, Reason.GUARDING, why)
+        before = self._before(key)
+        if before is not None and before.enough:
+            return now
+        wanted_at_s = self._now_s if guard.wanted_at_s is None else guard.wanted_at_s
+        left_s = wanted_at_s + WAITS_WINDOWS * policy.window_s - self._now_s
+        if left_s <= 0:
+            return now
+        lacking = words.waiting(policy, before, worker.guard_problem)
+        why = words.before_move(policy, lacking, left_s)
+        return Said(Verdict.WAIT, Reason.GUARDING, why)
+
+    def _before(self, key: WorkerId) -> Measured | None:
+        readings, policy = self._known[key].readings, self._policies[key]
+        return windows.before(readings, policy, self._now_s, self._every_s)
+
+    # What is remembered
+
+    def remember(self, key: WorkerId, memory: WorkerMemory, said: Said) -> WorkerMemory:
+        """Return the memory of a worker after this cycle, with that of its guard."""
+        if key not in self._workers:
+            return memory if memory.guard == GuardMemory() else replace(memory, guard=GuardMemory())
+        guard, policy = self._known[key], self._policies[key]
+        if said.give_back:
+            if said.judgement is not None:
+                pause_s = min(LONGEST_PAUSE_S, policy.pause_s * 2.0 ** min(guard.undone, 16))
+                guard = replace(
+                    guard,
+                    undone=guard.undone + 1,
+                    until_s=self._now_s + pause_s,
+                    judgement=said.judgement,
+                )
+            guard = replace(guard, undoing=True, before=None, moved_at_s=None, wanted_at_s=None)
+            return replace(_gone_back(memory, said), guard=guard)
+        if said.judgement is not None:
+            guard = replace(guard, judgement=said.judgement)
+        if said.verdict is Verdict.ACT:
+            before = self._before(key)
+            guarded = before if before is not None and before.enough else None
+            return replace(memory, guard=replace(guard, before=guarded))
+        if said.judgement is not None:
+            since = tuple(r for r in guard.readings if r.at_s >= (guard.moved_at_s or 0.0))
+            kept = said.judgement.result is Compared.KEPT
+            guard = replace(
+                guard,
+                before=None,
+                moved_at_s=None,
+                moved={},
+                readings=since,
+                undone=0 if kept else guard.undone,
+            )
+        return replace(memory, guard=replace(guard, wanted_at_s=self._wanted(key, said)))
+
+    def _wanted(self, key: WorkerId, said: Said) -> float | None:
+        """Return since when a worker waits for a window, and for nothing else."""
+        guard = self._known[key]
+        for_others = self._busy.get(self._workers[key].rule, key) != key
+        if said.verdict is not Verdict.WAIT or guard.moved_at_s is not None or for_others:
+            return None
+        if said.reason is Reason.GUARDING and guard.wanted_at_s is None:
+            return self._now_s
+        return guard.wanted_at_s
+
+
+def _take(guard: GuardMemory, worker: Worker, policy: GuardPolicy, *, moving: bool) -> GuardMemory:
+    """Return what is known with the last reading; one while somebody is moved tells nothing."""
+    readings = () if moving else windows.take(guard.readings, worker.guard, policy.window_s)
+    return replace(guard, readings=readings)
+
+
+def _compare(before: Measured, after: Measured, policy: GuardPolicy) -> tuple[Compared, str]:
+    """Return whether a move stays, and why."""
+    if not after.enough or before.what != after.what or before.beyond:
+        return Compared.NOT_COMPARABLE, words.stays(words.not_comparable(before, after))
+    if after.value > before.value and before.value <= 0:
+        return Compared.NOT_COMPARABLE, words.stays(words.not_comparable(before, after))
+    why = words.change(before, after, policy)
+    if after.value > before.value * (1 + policy.worse):
+        return Compared.UNDONE, why
+    return Compared.KEPT, words.stays(why)
+
+
+def _gone_back(memory: WorkerMemory, said: Said) -> WorkerMemory:
+    """Return the memory of a worker that goes back to where it came from: that is its home."""
+    back = frozenset(move.target for move in said.moves)
+    home = memory.home
+    if back and home is not None and home.source is HomeSource.PLANNER:
+        home = Home(back, HomeSource.PLANNER, words.BROUGHT_BACK)
+    left = {node: at_s for node, at_s in memory.left_at_s.items() if node not in back}
+    return replace(memory, home=home, left_at_s=left, unfinished=False)
+
+
+def ended(guard: GuardMemory, outcome: Outcome, at_s: float) -> GuardMemory:
+    """Return what is known of a guard after acting has ended.
+
+    Args:
+        guard: what was known.
+        outcome: what was done.
+        at_s: time since boot; the window of after begins here.
+    """
+    if outcome.decision.give_back:
+        if outcome.end is End.SIMULATED:
+            return guard
+        left = dict(guard.moved)
+        for (source, target), size in outcome.moved.items():
+            left[target, source] = left.get((target, source), 0) - size
+        left = {pair: size for pair, size in left.items() if size > 0}
+        if outcome.end is End.STOPPED or (outcome.end is End.PRESSURE and left):
+            since_s = at_s if outcome.end is End.PRESSURE else None
+            return replace(guard, moved=left, moved_at_s=since_s)
+        return replace(guard, moved={}, moved_at_s=None, undoing=False)
+    if outcome.end is End.SIMULATED:
+        return replace(guard, before=None)
+    guard = replace(guard, wanted_at_s=None)
+    if guard.before is None or not (outcome.moved or outcome.threads_bound):
+        return replace(guard, before=None)
+    # What others map too stays where it is now, even where the move is taken back.
+    return replace(guard, moved=dict(outcome.moved_own), moved_at_s=at_s)
