@@ -11,9 +11,10 @@ from pathlib import Path
 
 import structlog
 
-from numad_py.act.actuator import Actuator, DryActuator, RealActuator
+from numad_py.act.actuator import Actuator, DryActuator
 from numad_py.act.by_mode import ByMode
 from numad_py.act.journal import Journal
+from numad_py.act.real import RealActuator
 from numad_py.daemon import Daemon
 from numad_py.errors import NumadError
 from numad_py.events import Event, Wake
@@ -23,6 +24,7 @@ from numad_py.kernel.procfs import ProcFs, is_own
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.kernel.udev import TopologyEvents, pci_names
+from numad_py.observe.endpoint import Endpoints
 from numad_py.observe.observer import Observer, no_names
 from numad_py.policy.load import load
 from numad_py.policy.schema import Mode, Policy
@@ -35,7 +37,13 @@ log = structlog.get_logger(__name__)
 
 
 def build_actuator(
-    policy: Policy, procfs: ProcFs, sysfs: SysFs, mailbox: queue.SimpleQueue[Event], *, dry: bool
+    policy: Policy,
+    procfs: ProcFs,
+    sysfs: SysFs,
+    cgroups: CgroupFs,
+    mailbox: queue.SimpleQueue[Event],
+    *,
+    dry: bool,
 ) -> Actuator:
     """Return the doer: one that goes by the policy's mode, or one that never touches anything.
 
@@ -57,11 +65,12 @@ def build_actuator(
         policy,
         procfs,
         sysfs,
+        cgroups,
         Syscalls(),
         journal,
         on_outcome=lambda: mailbox.put(Wake("a move has ended")),
     )
-    return ByMode(real, dry_actuator, policy)
+    return ByMode(real, dry_actuator, real.keeper, policy)
 
 
 def build_daemon(
@@ -77,16 +86,21 @@ def build_daemon(
     """Return a daemon over these roots; ``mode`` overrides the policy's, also after a reload."""
     procfs = ProcFs(procfs_root)
     sysfs = SysFs(sysfs_root)
+    if is_own(procfs_root) and sysfs_root == "/sys":
+        procfs.keep_open()
+        sysfs.keep_open()
     mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    actuator = build_actuator(policy, procfs, sysfs, mailbox, dry=dry)
+    cgroups = CgroupFs(f"{sysfs_root}/fs/cgroup")
+    actuator = build_actuator(policy, procfs, sysfs, cgroups, mailbox, dry=dry)
     observer = Observer(
         procfs,
         sysfs,
-        CgroupFs(f"{sysfs_root}/fs/cgroup"),
+        cgroups,
         policy,
         actuator.first_masks,
         nodes_of=Syscalls().nodes_of if is_own(procfs_root) else None,
         device_names=pci_names if sysfs_root == "/sys" else no_names,
+        endpoints=Endpoints(policy) if is_own(procfs_root) else None,
     )
 
     def load_policy() -> Policy:
@@ -105,6 +119,7 @@ def build_daemon(
         load_policy=load_policy,
         notifier=Notifier.from_environ(),
         mailbox=mailbox,
+        dry_run=dry,
     )
 
 

@@ -39,10 +39,11 @@ def bind(
     syscalls: Syscalls,
     journal: Journal,
 ) -> Bound:
-    """Narrow every thread to these CPUs, until two passes find nothing to do.
+    """Bring every thread to these CPUs, until two passes find nothing to do.
 
     A thread gets what its user's mask and ``cpus`` share, and is left alone where that is nothing;
-    for a thread that was bound elsewhere earlier, its user's mask is the one it had before that.
+    for a thread that was bound earlier, elsewhere or to fewer, its user's mask is the one it had
+    before that.
 
     Raises:
         Vanished: the worker ended, or its pid is another process.
@@ -86,7 +87,7 @@ def _wanted(
     return {
         t.tid: ThreadMasks(t.start_ticks, _users(t, before), _users(t, before) & cpus)
         for t in threads
-        if t.affinity and not t.affinity <= cpus
+        if t.affinity and t.affinity != _users(t, before) & cpus
     }
 
 

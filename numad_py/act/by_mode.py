@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from numad_py.act.actuator import Actuator, DryActuator
+from numad_py.act.settings import Keeper
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import Decision
+from numad_py.model.settings import SettingsTold
 from numad_py.model.snapshot import Thread, WorkerId
-from numad_py.policy.schema import Mode, OnStop, Policy
+from numad_py.policy.schema import AutoNuma, Mode, OnStop, Policy
 
 
 class ByMode:
@@ -18,12 +20,16 @@ class ByMode:
     can be given back.
     """
 
-    def __init__(self, real: Actuator, dry: DryActuator, policy: Policy) -> None:
-        """Begin in the policy's mode."""
+    def __init__(self, real: Actuator, dry: DryActuator, keeper: Keeper, policy: Policy) -> None:
+        """Begin in the policy's mode; settings of a run that was killed are given back, or kept."""
         self._real = real
         self._dry = dry
+        self._keeper = keeper
+        self._autonuma_off = policy.migration.autonuma is AutoNuma.OFF
         self._acting = policy.daemon.mode is Mode.ACT
         self._paused = False
+        keeper.take_up()
+        self._use_settings()
 
     def submit(self, decision: Decision) -> None:
         """Hand a decision to the doer of this mode."""
@@ -48,8 +54,12 @@ class ByMode:
         return self._real.first_masks(worker, threads)
 
     def use(self, policy: Policy) -> None:
-        """Go on by another policy; leaving mode ``act`` is a stop: moves end, masks as it says."""
+        """Go on by another policy; leaving mode ``act`` is a stop: moves end, masks as it says.
+
+        Kernel settings are given back, whatever it says of masks.
+        """
         self._real.use(policy)
+        self._autonuma_off = policy.migration.autonuma is AutoNuma.OFF
         was_acting, self._acting = self._acting, policy.daemon.mode is Mode.ACT
         if was_acting and not self._acting:
             self._real.pause()
@@ -57,6 +67,7 @@ class ByMode:
                 self._real.restore_all()
         elif self._acting and not was_acting and not self._paused:
             self._real.resume()
+        self._use_settings()
 
     def pause(self) -> None:
         """Stop within a chunk."""
@@ -68,6 +79,7 @@ class ByMode:
         self._paused = False
         if self._acting:
             self._real.resume()
+        self._use_settings()
 
     def forget_ended(self, alive: frozenset[WorkerId]) -> None:
         """Drop what is remembered of processes that have ended."""
@@ -77,6 +89,18 @@ class ByMode:
         """Give all masks back, whatever the mode."""
         return self._real.restore_all()
 
+    def restore_settings(self) -> tuple[str, ...]:
+        """Give kernel settings back, until it is resumed; return what was done, in words."""
+        return self._keeper.give_back()
+
+    def settings(self) -> SettingsTold:
+        """Return what is changed of kernel settings, and what could not be."""
+        return self._keeper.told()
+
     def stop(self, timeout_s: float) -> None:
-        """End for good."""
+        """End for good; kernel settings are given back."""
         self._real.stop(timeout_s)
+        self._keeper.give_back()
+
+    def _use_settings(self) -> None:
+        self._keeper.use(acting=self._acting, autonuma_off=self._autonuma_off)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.errors import RightsError
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
 
 _FINAL = frozenset({-errno.EACCES, -errno.ENOENT, -errno.EFAULT})
@@ -43,6 +44,8 @@ class Hands:
     pid: int
     source: int
     target: int
+    shared: bool = False
+    """Whether pages are moved that other processes map too."""
 
     def move(self, pages: Pages, *, huge: bool) -> Result:
         """Move pages that lie on the source; one that will not is tried twice, not more.
@@ -122,8 +125,16 @@ class Hands:
         """Return the status of each page, and how many the kernel says are not done."""
         targets = array("i", [self.target]) * len(addresses)
         try:
-            not_done, status = self.syscalls.move_pages(self.pid, addresses, targets)
+            not_done, status = self.syscalls.move_pages(
+                self.pid, addresses, targets, shared=self.shared
+            )
         except OSError as error:
+            if error.errno == errno.EPERM and self.shared:
+                msg = (
+                    "no right to move pages that several processes map: CAP_SYS_NICE is missing; "
+                    'give it to the service, or set shared = "leave" in the rule'
+                )
+                raise RightsError(msg) from None
             if error.errno != errno.ENOMEM:
                 raise
             # What it had moved by then stands; nothing was said of it.

@@ -1,4 +1,4 @@
-"""The undo journal: which affinity each thread had before numad-py narrowed it.
+"""The undo journal: which affinity each thread had before numad-py narrowed it, and settings.
 
 One JSON object a line, appended and synced before the change is made. What follows a kill -9 or a
 power cut is at worst a last line that is cut short, and that line's change was not made yet.
@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import stat
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,63 +20,42 @@ from typing import Any
 
 import structlog
 
+from numad_py.act.journal_records import (
+    Change,
+    Entry,
+    Growth,
+    ThreadMasks,
+    entry_of,
+    record_of,
+    setting_of,
+    setting_record,
+)
 from numad_py.errors import NumadError
-from numad_py.model.cpulist import format_list, parse_list
 from numad_py.model.snapshot import WorkerId
+
+__all__ = ["NAME", "Change", "Entry", "Growth", "Journal", "ThreadMasks", "read"]
 
 log = structlog.get_logger(__name__)
 
 NAME = "journal.jsonl"
-_MOST_PIDS = 1 << 22
-"""PID_MAX_LIMIT (include/linux/threads.h)."""
 _COMPACT_ABOVE = 1000
 """Records after which the file is written anew with what still holds."""
 
 
-@dataclass(frozen=True)
-class ThreadMasks:
-    """One thread's mask before, and the mask that numad-py set."""
+@dataclass
+class Contents:
+    """What a journal holds."""
 
-    start_ticks: int
-    before: frozenset[int]
-    ours: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """All that is to be undone for one worker."""
-
-    worker: WorkerId
-    label: str
-    decision: str
-    threads: Mapping[int, ThreadMasks] = field(default_factory=dict)
-    earlier: frozenset[frozenset[int]] = frozenset()
-    """Masks set before these; a thread may still have one where binding anew was cut short."""
-
-    @property
-    def set_masks(self) -> frozenset[frozenset[int]]:
-        """Every mask that numad-py has set on a thread of this worker."""
-        return self.earlier | {masks.ours for masks in self.threads.values()}
-
-    @property
-    def first_mask(self) -> frozenset[int]:
-        """The worker's own mask: that of the main thread, else of all together."""
-        main = self.threads.get(self.worker.pid)
-        if main is not None:
-            return main.before
-        return frozenset().union(*(masks.before for masks in self.threads.values()))
-
-    def inherited(self, mask: frozenset[int]) -> frozenset[int]:
-        """Return the first mask for a thread born since, which has one of ours from its creator.
-
-        Its creator's, where all that have this mask had the same one before; else the worker's.
-        """
-        before = {masks.before for masks in self.threads.values() if masks.ours == mask}
-        return before.pop() if len(before) == 1 else self.first_mask
+    entries: dict[WorkerId, Entry] = field(default_factory=dict)
+    settings: dict[str, Change | Growth] = field(default_factory=dict)
+    """By name."""
 
 
 class Journal:
-    """The journal of one state directory; one process may hold it at a time."""
+    """The journal of one state directory; one process may hold it at a time.
+
+    Any thread may write to it.
+    """
 
     def __init__(self, folder: Path, boot_id: str, *, to_undo: bool = False) -> None:
         """Open it, take up what an earlier run left, and write it anew.
@@ -90,6 +70,7 @@ class Journal:
         self._path = folder / NAME
         self._boot_id = boot_id
         self._records = 0
+        self._writing = threading.Lock()
         with _explained(self._path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _open_lock(folder, to_undo=to_undo)
@@ -100,7 +81,8 @@ class Journal:
             msg = f"another numad-py holds {folder}: is the service running? (numad-py status)"
             raise NumadError(msg) from None
         with _explained(self._path):
-            self._entries = read(self._path, boot_id, keep_bad=True)
+            found = read_all(self._path, boot_id, keep_bad=True)
+        self._entries, self._settings = found.entries, found.settings
         try:
             with _explained(self._path):
                 self._compact()
@@ -139,15 +121,16 @@ class Journal:
             entry = replace(
                 entry, threads={**known.threads, **threads}, earlier=known.set_masks | entry.earlier
             )
-        self._append(_record(entry, self._boot_id))
-        self._entries[entry.worker] = entry
+        with self._writing:
+            self._append(record_of(entry, self._boot_id))
+            self._entries[entry.worker] = entry
 
     def forget(self, worker: WorkerId) -> None:
         """Drop a worker's entry: it is undone, or the worker ended."""
-        if worker not in self._entries:
-            return
-        self._append({"v": 1, "forget": [worker.pid, worker.start_ticks]})
-        del self._entries[worker]
+        with self._writing:
+            if worker in self._entries:
+                self._append({"v": 1, "forget": [worker.pid, worker.start_ticks]})
+                del self._entries[worker]
 
     def forget_all(self, workers: Iterable[WorkerId]) -> None:
         """Drop entries and write the journal anew, once for all of them.
@@ -156,17 +139,48 @@ class Journal:
             NumadError: it could not be written; it then still holds what is undone already, and
                 undoing that again does no harm.
         """
-        for worker in workers:
-            self._entries.pop(worker, None)
-        with _explained(self._path):
-            self._compact()
+        with self._writing:
+            for worker in workers:
+                self._entries.pop(worker, None)
+            with _explained(self._path):
+                self._compact()
+
+    def settings(self) -> tuple[Change | Growth, ...]:
+        """Return the kernel settings that are to be given back, by name."""
+        with self._writing:
+            return tuple(self._settings[name] for name in sorted(self._settings))
+
+    def setting(self, name: str) -> Change | Growth | None:
+        """Return one of them."""
+        return self._settings.get(name)
+
+    def put_setting(self, setting: Change | Growth) -> None:
+        """Write a setting and sync it, before it is changed.
+
+        Raises:
+            NumadError: it could not be written; then nothing may be changed.
+        """
+        with self._writing:
+            self._append(setting_record(setting, self._boot_id))
+            self._settings[setting.name] = setting
+
+    def forget_setting(self, name: str) -> None:
+        """Drop a setting: it is given back, or is somebody else's by now.
+
+        Raises:
+            NumadError: it could not be written; giving back once more does no harm.
+        """
+        with self._writing:
+            if self._settings.pop(name, None) is not None:
+                self._append({"v": 1, "forget_setting": name})
 
     def close(self) -> None:
         """Let others have it."""
         os.close(self._lock)
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        if self._records >= max(_COMPACT_ABOVE, 2 * len(self._entries)):
+        held = len(self._entries) + len(self._settings)
+        if self._records >= max(_COMPACT_ABOVE, 2 * held):
             with _explained(self._path):
                 self._compact()
         data = (json.dumps(record, separators=(",", ":")) + "\n").encode()
@@ -190,8 +204,11 @@ class Journal:
     def _compact(self) -> None:
         """Write what holds to a new file and put it in the old one's place."""
         lines = [
-            json.dumps(_record(entry, self._boot_id), separators=(",", ":"))
-            for entry in self.entries()
+            json.dumps(record, separators=(",", ":"))
+            for record in (
+                *(record_of(entry, self._boot_id) for entry in self.entries()),
+                *(setting_record(each, self._boot_id) for each in self._settings.values()),
+            )
         ]
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
@@ -248,35 +265,52 @@ def _hand_over(descriptor: int, folder: Path) -> None:
 
 
 def read(path: Path, boot_id: str, *, keep_bad: bool = False) -> dict[WorkerId, Entry]:
+    """Return the workers of which a journal holds something for this boot; see ``read_all``."""
+    return read_all(path, boot_id, keep_bad=keep_bad).entries
+
+
+def read_all(path: Path, boot_id: str, *, keep_bad: bool = False) -> Contents:
     """Return what a journal holds for this boot.
 
     A last line without its newline is a write that was cut off, before its change was made. Any
     other line that cannot be parsed is left out; whoever goes on to write the journal anew keeps it
     aside in ``journal.bad``, since it may name a mask.
+
+    Raises:
+        OSError: it cannot be read.
     """
+    found = Contents()
     try:
         descriptor = _open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return {}
+        return found
     with os.fdopen(descriptor, errors="replace") as file:
         text = file.read()
-    entries: dict[WorkerId, Entry] = {}
     lines = text.split("\n")
     if lines[-1]:
         log.warning("journal: last record cut short, its change was not made", file=str(path))
     for line in lines[:-1]:
         try:
-            record = json.loads(line)
-            if "forget" in record:
-                entries.pop(WorkerId(*record["forget"]), None)
-            elif record["boot_id"] == boot_id:
-                entry = _entry(record)
-                entries[entry.worker] = entry
+            _take_in(json.loads(line), boot_id, found)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             log.warning("journal: a record cannot be parsed", record=line[:200])
             if keep_bad:
                 _keep_aside(path.with_suffix(".bad"), line)
-    return entries
+    return found
+
+
+def _take_in(record: Mapping[str, Any], boot_id: str, found: Contents) -> None:
+    """Add one record to what was found before it."""
+    if "forget" in record:
+        found.entries.pop(WorkerId(*record["forget"]), None)
+    elif "forget_setting" in record:
+        found.settings.pop(record["forget_setting"], None)
+    elif record["boot_id"] == boot_id and "setting" in record:
+        setting = setting_of(record)
+        found.settings[setting.name] = setting
+    elif record["boot_id"] == boot_id:
+        entry = entry_of(record)
+        found.entries[entry.worker] = entry
 
 
 def _keep_aside(path: Path, line: str) -> None:
@@ -285,38 +319,6 @@ def _keep_aside(path: Path, line: str) -> None:
         with os.fdopen(descriptor, "a") as bad:
             _hand_over(descriptor, path.parent)
             bad.write(line + "\n")
-
-
-def _record(entry: Entry, boot_id: str) -> dict[str, Any]:
-    return {
-        "v": 1,
-        "boot_id": boot_id,
-        "pid": entry.worker.pid,
-        "start_ticks": entry.worker.start_ticks,
-        "label": entry.label,
-        "decision": entry.decision,
-        "threads": {
-            str(tid): [masks.start_ticks, format_list(masks.before), format_list(masks.ours)]
-            for tid, masks in entry.threads.items()
-        },
-        "earlier": sorted(format_list(mask) for mask in entry.earlier),
-    }
-
-
-def _entry(record: Mapping[str, Any]) -> Entry:
-    if record["v"] != 1 or not 0 < record["pid"] <= _MOST_PIDS:
-        msg = "not a record of this version"
-        raise ValueError(msg)
-    return Entry(
-        worker=WorkerId(int(record["pid"]), int(record["start_ticks"])),
-        label=str(record["label"]),
-        decision=str(record["decision"]),
-        threads={
-            int(tid): ThreadMasks(int(start), parse_list(before), parse_list(ours))
-            for tid, (start, before, ours) in record["threads"].items()
-        },
-        earlier=frozenset(parse_list(mask) for mask in record.get("earlier", ())),
-    )
 
 
 @contextlib.contextmanager

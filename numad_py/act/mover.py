@@ -1,24 +1,26 @@
-"""Moving a worker's memory in chunks that can be paced, counted and stopped."""
+"""Moving a worker's memory in chunks that are paced, counted and can be stopped."""
 
 from __future__ import annotations
 
-import errno
 import threading
-from array import array
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from numad_py.act.handing import Hands
+from numad_py.act.brakes import Brakes, Look
+from numad_py.act.huge import HugePages
 from numad_py.act.identity import Alive, alive
 from numad_py.act.measure import measure
-from numad_py.act.pages import THP_BYTES, Pages
-from numad_py.act.ranges import Range, ranges_on
+from numad_py.act.pace import Pace
+from numad_py.act.ranges import ranges_on, soonest_first
+from numad_py.act.refusals import Refusals
+from numad_py.act.tally import Tally
+from numad_py.act.users import strangers
+from numad_py.act.walk import Walk
 from numad_py.errors import Vanished
 from numad_py.kernel import clock, numa_maps
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
-from numad_py.model.outcome import End, PageStatus
+from numad_py.model.outcome import End
 from numad_py.model.plan import Decision
 from numad_py.model.residency import Mobility
 from numad_py.policy.schema import Method, MigrationPolicy
@@ -26,23 +28,11 @@ from numad_py.policy.schema import Method, MigrationPolicy
 TRIFLE_BYTES = 1 << 20
 TRIFLE_SHARE = 0.01
 """What would not move is a trifle below both: so many bytes, and this share of what was planned."""
+BASE_PAGE = 4096
 
 
-@dataclass
-class Tally:
-    """What has been moved so far; grows as the mover goes along."""
-
-    end: End = End.DONE
-    moved: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Bytes by source and target."""
-    pages: Counter[PageStatus] = field(default_factory=Counter)
-    refused_bytes: Counter[int] = field(default_factory=Counter)
-    error: str | None = None
-
-    @property
-    def moved_bytes(self) -> int:
-        """Bytes moved in all."""
-        return sum(self.moved.values())
+def _nothing_stalled() -> dict[str, float]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -51,24 +41,44 @@ class Mover:
 
     procfs: ProcFs
     syscalls: Syscalls
-    room: Callable[[int], int]
-    """Bytes that a node can still take above its headroom, read anew at each call."""
+    room: Callable[[int, int], int]
+    """Bytes that a node can still take, in pages of a size, read anew at each call."""
     stop: threading.Event
+    refusals: Refusals = field(default_factory=Refusals)
+    huge: HugePages | None = None
+    """None: huge pages are taken as they are."""
 
-    def move(self, decision: Decision, policy: MigrationPolicy, tally: Tally) -> None:
-        """Move, and leave in the tally what became of it; never raises for the worker's sake."""
+    def move(
+        self,
+        decision: Decision,
+        policy: MigrationPolicy,
+        tally: Tally,
+        stalled: Look = _nothing_stalled,
+    ) -> None:
+        """Move, and leave in the tally what became of it; never raises for the worker's sake.
+
+        Args:
+            decision: with its moves.
+            policy: how fast.
+            tally: to be filled.
+            stalled: how long tasks have waited, of this machine and of the worker's cgroup.
+        """
         try:
-            with alive(decision.worker, self.procfs, self.syscalls) as handle:
+            with alive(decision.worker, self.procfs, self.syscalls, with_memory=True) as handle:
                 resident = decision.finding.movable_bytes + decision.finding.immovable_bytes
                 small = resident <= policy.migrate_pages_limit_bytes
                 # migrate_pages knows no shares: all of a node goes to one.
                 plain = len({move.source for move in decision.moves}) == len(decision.moves)
                 try:
                     whole = policy.method is Method.MIGRATE_PAGES and small and plain
+                    # Nor does it part files from other memory, nor what is shared with whom.
+                    whole = whole and not (decision.leave_files or decision.carried)
+                    # Nor when to stop: what was at home before a move stays there after an undo.
+                    whole = whole and not decision.give_back
                     if whole and not self._placed_by_user(decision.worker.pid):
                         self._migrate(decision, tally)
                     else:
-                        _Walk(self, decision, policy, tally, handle).run()
+                        self._walk(decision, policy, tally, stalled, handle)
                 finally:
                     # A zombie has no memory: its files are empty, the calls say EINVAL.
                     handle.check()
@@ -78,6 +88,55 @@ class Mover:
         trifle_bytes = min(TRIFLE_BYTES, TRIFLE_SHARE * decision.move_bytes)
         if tally.end is End.DONE and refused_bytes and refused_bytes >= trifle_bytes:
             tally.end = End.PARTIAL
+
+    def _walk(
+        self,
+        decision: Decision,
+        policy: MigrationPolicy,
+        tally: Tally,
+        stalled: Look,
+        handle: Alive,
+    ) -> None:
+        """Use move_pages, chunk by chunk."""
+        pace = Pace(policy, self.stop.wait)
+        brakes = Brakes(policy, stalled, clock.monotonic_s, self.stop.wait, self.stop.is_set)
+        if decision.retry_refused:
+            self.refusals.forget(decision.worker)
+        sources = frozenset(move.source for move in decision.moves)
+        others = strangers(decision.carried, self.procfs) if decision.carried else {}
+        users = {s.id: len(s.users) for s in decision.carried if s.id not in others}
+        found = ranges_on(
+            decision.worker.pid, sources, self.procfs, users, leave_files=decision.leave_files
+        )
+        ranges = soonest_first(found)
+        walk = Walk(
+            decision,
+            self.syscalls,
+            handle,
+            tally,
+            pace,
+            brakes,
+            self.room,
+            self.refusals,
+            self.stop,
+        )
+        try:
+            if self.huge is None:
+                walk.run(ranges)
+            else:
+                with self.huge.ready(decision, ranges) as free:
+                    walk.run(ranges)
+                if tally.end is End.NO_ROOM:
+                    tally.error = self.huge.why_full(walk.full, free) or None
+        finally:
+            tally.chunks, tally.longest_chunk_s = pace.chunks, pace.longest_s
+            tally.waited_s = brakes.waited_s
+        if others and tally.end is End.DONE:
+            tally.end = End.PARTIAL
+            told = (
+                f"{s.path} is mapped {others[s.id]} too" for s in decision.carried if s.id in others
+            )
+            tally.error = f"{'; '.join(told)}: it stays where it is"
 
     def _migrate(self, decision: Decision, tally: Tally) -> None:
         """Use migrate_pages, once for each pair of nodes.
@@ -90,7 +149,7 @@ class Mover:
             if self.stop.is_set():
                 tally.end = End.STOPPED
                 break
-            if self.room(move.target) < move.move_bytes:
+            if self.room(move.target, BASE_PAGE) < move.move_bytes:
                 tally.end = End.NO_ROOM
                 break
             before = self._movable_on(pid, move.source)
@@ -108,106 +167,3 @@ class Mover:
     def _movable_on(self, pid: int, node: int) -> int:
         found = measure(pid, self.procfs)
         return found.by_node(mobility=Mobility.MOVABLE).get(node, 0) if found is not None else 0
-
-
-class _Walk:
-    """One pass over a worker's ranges."""
-
-    def __init__(
-        self, mover: Mover, decision: Decision, policy: MigrationPolicy, tally: Tally, handle: Alive
-    ) -> None:
-        self._mover = mover
-        self._pid = decision.worker.pid
-        self._policy = policy
-        self._tally = tally
-        self._handle = handle
-        self._budget: dict[int, list[list[int]]] = {}
-        """By source node: [target, bytes left] pairs in order."""
-        for move in decision.moves:
-            self._budget.setdefault(move.source, []).append([move.target, move.move_bytes])
-
-    def run(self) -> None:
-        sources = frozenset(self._budget)
-        for found in list(ranges_on(self._pid, sources, self._mover.procfs)):
-            self._range(found)
-            if self._tally.end is not End.DONE:
-                return
-
-    def _range(self, found: Range) -> None:
-        """Move one range, chunk by chunk, until what was seen on the sources has been met."""
-        left = found.remote_bytes
-        chunk_bytes = self._chunk_bytes(found)
-        # Chunks end on multiples of their size, so that a huge page is not cut in two.
-        start = found.start
-        while start < found.end and left > 0 and not self._must_stop():
-            end = min((start // chunk_bytes + 1) * chunk_bytes, found.end)
-            began_s, moved_before = clock.monotonic_s(), self._tally.moved_bytes
-            chunk = Pages.of_range(start, end, found.page_bytes, self._nodes_of)
-            for source in self._budget:
-                if remote := chunk.on(source):
-                    left -= remote.total_bytes
-                    self._move(source, remote, huge=found.may_be_thp)
-                if self._tally.end is not End.DONE:
-                    return
-            self._pace(self._tally.moved_bytes - moved_before, clock.monotonic_s() - began_s)
-            start = end
-
-    def _chunk_bytes(self, found: Range) -> int:
-        """Return the chunk: whole pages, and whole huge pages where the range may have some."""
-        unit = THP_BYTES if found.may_be_thp else found.page_bytes
-        return max(unit, self._policy.chunk_bytes // unit * unit)
-
-    def _must_stop(self) -> bool:
-        if self._mover.stop.is_set():
-            self._tally.end = End.STOPPED
-            return True
-        self._handle.check()
-        return False
-
-    def _nodes_of(self, addresses: array[int]) -> array[int]:
-        return self._mover.syscalls.move_pages_query(self._pid, addresses)
-
-    def _target(self, source: int) -> int:
-        """Return where pages of a node go now; the last target takes what exceeds its budget."""
-        pairs = self._budget[source]
-        while len(pairs) > 1 and pairs[0][1] <= 0:
-            pairs.pop(0)
-        return pairs[0][0]
-
-    def _move(self, source: int, remote: Pages, *, huge: bool) -> None:
-        """Move what a chunk has on one node, and count it."""
-        target, tally = self._target(source), self._tally
-        if self._mover.room(target) < remote.total_bytes:
-            tally.end = End.NO_ROOM
-            tally.pages[PageStatus.NO_ROOM] += len(remote)
-            return
-        result = Hands(self._mover.syscalls, self._pid, source, target).move(remote, huge=huge)
-        moved_bytes = result.moved * remote.page_bytes
-        tally.pages[PageStatus.MOVED] += result.moved
-        tally.moved[source, target] += moved_bytes
-        self._budget[source][0][1] -= moved_bytes
-        for said, pages in Counter(result.stayed.values()).items():
-            what = _page_status(said)
-            tally.pages[what] += pages
-            if what not in {PageStatus.ABSENT, PageStatus.NO_ROOM}:
-                tally.refused_bytes[source] += pages * remote.page_bytes
-        if result.no_room:
-            tally.end = End.NO_ROOM
-
-    def _pace(self, moved_bytes: int, took_s: float) -> None:
-        """Sleep as long as the rate asks for; wake at once when told to stop."""
-        rate = self._policy.rate_bytes_per_s
-        if rate is not None:
-            pause_s = moved_bytes / rate - took_s
-            if pause_s > 0:
-                self._mover.stop.wait(pause_s)
-
-
-def _page_status(result: int) -> PageStatus:
-    if result == -errno.EACCES:
-        return PageStatus.SHARED
-    if result in {-errno.ENOENT, -errno.EFAULT}:
-        return PageStatus.ABSENT
-    if result == -errno.ENOMEM:
-        return PageStatus.NO_ROOM
-    return PageStatus.BUSY

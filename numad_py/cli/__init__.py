@@ -26,6 +26,7 @@ GROUPS = {
     "config": ("check-config",),
     "undo": ("restore",),
     "doctor": ("doctor",),
+    "cache": ("cache",),
     "record": ("record",),
     "replay": ("replay",),
 }

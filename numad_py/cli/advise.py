@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -23,13 +22,10 @@ from numad_py.serve.advice import (
     LONGEST_NAME,
     MOST_BYTES,
     MOST_CPUS,
-    advice_document,
     request_arguments,
 )
 from numad_py.serve.control import NotRunning, call
 
-SAMPLE_S = 0.5
-"""So long CPU time is watched where no daemon has watched it."""
 _ASKED = re.compile(r"^([0-9]{1,7})(?::(.*))?$", re.ASCII)
 _PLAIN_MIB = re.compile(r"^[0-9]{1,15}$", re.ASCII)
 
@@ -196,23 +192,15 @@ def _from_daemon(arguments: argparse.Namespace, request: Request) -> Document | 
 
 def _direct(arguments: argparse.Namespace, request: Request) -> Document:
     # Asking a daemon needs no rooms.
+    from numad_py.advisor import answer_directly  # noqa: PLC0415
     from numad_py.cli.direct import policy_for_look  # noqa: PLC0415
-    from numad_py.decide.advise import advise as advise_by  # noqa: PLC0415
     from numad_py.kernel.sysfs import SysFs  # noqa: PLC0415
-    from numad_py.model.snapshot import Snapshot  # noqa: PLC0415
-    from numad_py.observe.machine import Machine  # noqa: PLC0415
 
     policy = policy_for_look(arguments.config)
     procfs, sysfs = ProcFs(arguments.procfs), SysFs(arguments.sysfs)
-    topology = sysfs.topology()
-    machine = Machine(procfs, sysfs)
-    machine.look(procfs.uptime_s(), topology)
-    time.sleep(SAMPLE_S)
-    now_s = procfs.uptime_s()
-    states = machine.look(now_s, topology).node_states
-    snapshot = Snapshot(0, now_s, topology, states, ())
+    document = answer_directly(request, procfs, sysfs, policy)
     _note("no daemon was asked, so nothing is reserved: who asks next may be told the same nodes")
-    return advice_document(request, advise_by(snapshot, policy.placement, request), source="direct")
+    return document
 
 
 def _note(text: str) -> None:

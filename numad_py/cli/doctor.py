@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.cli.control import socket_path
@@ -17,6 +18,7 @@ from numad_py.model.cpulist import format_list
 from numad_py.model.topology import Topology
 from numad_py.observe.interference import NAMED, interferences
 from numad_py.policy.load import DEFAULT_PATH, load
+from numad_py.policy.schema import AutoNuma, Mode
 from numad_py.serve.control import call
 
 _THP = {
@@ -140,8 +142,29 @@ def _named(procfs: ProcFs) -> dict[str, int]:
 
 def _daemon(config: str | None) -> Iterator[Check]:
     try:
-        call(socket_path(config), "status")
+        status = cast("dict[str, Any]", call(socket_path(config), "status"))
     except NumadError as error:
         yield Check("daemon", "note", str(error))
-    else:
-        yield Check("daemon", "ok", "it runs and answers")
+        yield from _settings_asked_for(config)
+        return
+    yield Check("daemon", "ok", "it runs and answers")
+    settings = status.get("settings", {"changed": {}, "problems": {}})
+    for name, text in settings["changed"].items():
+        yield Check("settings", "ok", f"{name} is {text}; it is given back later")
+    for text in settings["problems"].values():
+        yield Check("settings", "warn", text)
+
+
+def _settings_asked_for(config: str | None) -> Iterator[Check]:
+    """Say ahead what a policy asks for that the shipped unit has no right to."""
+    try:
+        policy = load(config, privileged=privileged())
+    except PolicyError:
+        return
+    if policy.daemon.mode is Mode.ACT and policy.migration.autonuma is AutoNuma.OFF:
+        yield Check(
+            "settings",
+            "warn",
+            '[migration] autonuma = "off" takes root and CAP_SYS_ADMIN, which the shipped unit has '
+            "not: see systemd/numad-py-settings.conf (numad-py(8), KERNEL SETTINGS)",
+        )

@@ -27,6 +27,8 @@ from numad_py.serve.control import NotRunning, call
 
 POLL_S = 1.0
 """The daemon is asked so often; it keeps some cycles meanwhile."""
+RESTART_S = 30.0
+"""A daemon that does not answer is waited for so long: it may be restarting."""
 
 Encoded = dict[str, Any]
 
@@ -135,23 +137,48 @@ class _Source:
 
 
 class _Daemon(_Source):
-    def __init__(self, header: Header, path: Path, poll_s: float) -> None:
+    """The daemon's cycles, also over a restart: it counts them anew then."""
+
+    def __init__(self, header: Header, path: Path, poll_s: float, start: str) -> None:
         super().__init__(header)
         self._path = path
         self._poll_s = poll_s
+        self._start = start
+        self._last: int | None = None
+        """Number of the last cycle that was taken; None: there was none yet."""
+        self._answered_at_s = clock.monotonic_s()
 
     def cycles(self, end_s: float, stop: threading.Event) -> Iterator[Encoded]:
-        last = 0
         while clock.monotonic_s() < end_s and not stop.is_set():
-            for cycle in self._after(last):
+            for cycle in self._newer():
                 number = int(cycle["snapshot"]["cycle"])
-                self.missed += number - last - 1 if last else 0
-                last = number
+                self.missed += number - self._last - 1 if self._last is not None else 0
+                self._last = number
                 yield cycle
             stop.wait(max(0.0, min(self._poll_s, end_s - clock.monotonic_s())))
 
-    def _after(self, last: int) -> list[Encoded]:
-        answer = cast("dict[str, Any]", call(self._path, "record", after=last))
+    def _newer(self) -> list[Encoded]:
+        """Return the cycles after the last one, or none while the daemon restarts.
+
+        Raises:
+            NotRunning: it has not come back within RESTART_S.
+        """
+        try:
+            answer = cast("dict[str, Any]", call(self._path, "record", after=self._last or 0))
+        except NotRunning:
+            if clock.monotonic_s() - self._answered_at_s > RESTART_S:
+                raise
+            return []
+        self._answered_at_s = clock.monotonic_s()
+        if (start := str(answer.get("start"))) != self._start:
+            # Its first cycles are gone: until now it did not know that somebody records.
+            self._start, self._last = start, 0
+            print(
+                "numad-py: the daemon was restarted: its cycles count from 1 again, and those "
+                "until now are missed. The policy in the file is the one it had before",
+                file=sys.stderr,
+            )
+            return []
         return cast("list[Encoded]", answer["cycles"])
 
 
@@ -166,11 +193,12 @@ def _daemon(arguments: argparse.Namespace) -> _Source | None:
         return None
     try:
         policy = decode(Policy, answer["policy"])
+        start = str(answer.get("start"))
     except (Malformed, KeyError) as error:
         msg = f"the daemon is of another version ({answer.get('version')}): {error}; restart it"
         raise NumadError(msg) from None
     header = Header(answer["version"], "daemon", policy, ProcFs().boot_id())
-    return _Daemon(header, path, min(POLL_S, answer["interval_s"] / 2))
+    return _Daemon(header, path, min(POLL_S, answer["interval_s"] / 2), start)
 
 
 # Looks of our own

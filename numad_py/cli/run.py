@@ -78,7 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
         privileged=privileged(),
     )
     if arguments.once:
-        return once(daemon, dry=dry, as_json=arguments.json)
+        try:
+            return once(daemon, dry=dry, as_json=arguments.json)
+        finally:
+            # Masks are kept; kernel settings are given back.
+            daemon.actuator.stop(STOP_WITHIN_S)
     try:
         with serving(daemon):
             daemon.run()
@@ -112,7 +116,6 @@ def once(daemon: Daemon, *, dry: bool, as_json: bool) -> int:
             time.sleep(0.05)
         daemon.actuator.pause()
         last = daemon.cycle()
-        daemon.actuator.stop(STOP_WITHIN_S)
     plan = plan_document(first, source="direct")
     status = status_document(last, source="direct")
     done = [outcome_document(outcome) for outcome in last.outcomes if not dry]

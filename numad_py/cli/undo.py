@@ -1,19 +1,22 @@
-"""``restore``: give back the affinity masks that numad-py has narrowed."""
+"""``restore``: give back the affinity masks and kernel settings that numad-py has changed."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from numad_py.act.affinity import restore_all
 from numad_py.act.journal import NAME, Journal
+from numad_py.act.settings import Keeper
 from numad_py.cli.common import Verbs, add_config, add_json, print_json
 from numad_py.cli.control import socket_path
 from numad_py.cli.direct import policy_for_look
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.settings import Settings
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.control import NotRunning, call
@@ -26,7 +29,8 @@ def add_verbs(verbs: Verbs) -> None:
         "restore",
         help="give every affinity mask back",
         description="Give every thread the affinity mask back that it had before numad-py narrowed "
-        "it. A running daemon does it and pauses; without one the journal is used.",
+        "it, and the kernel its settings. A running daemon does it and pauses; without one the "
+        "journal is used.",
     )
     add_config(parser)
     add_json(parser)
@@ -37,28 +41,38 @@ def restore(arguments: argparse.Namespace) -> int:
     """Ask the daemon, or do it from the journal where none runs."""
     try:
         answer = cast("dict[str, Any]", call(socket_path(arguments.config), "restore"))
-        workers, by = int(answer["restored"]), "daemon"
+        workers, settings, by = int(answer["restored"]), answer.get("settings", ()), "daemon"
     except NotRunning:
-        workers, by = _from_journal(arguments.config), "journal"
+        (workers, settings), by = _from_journal(arguments.config), "journal"
     if arguments.json:
-        print_json({"schema": 1, "restored": workers, "by": by})
-    elif by == "daemon":
+        told = {"restored": workers, "settings": list(settings), "by": by}
+        print_json({"schema": 1, **told})
+        return 0
+    if by == "daemon":
         print(
             f"{workers} workers given back their affinity; the daemon is paused (numad-py resume)"
         )
     else:
         print(f"{workers} workers given back their affinity")
+    for text in settings:
+        print(text)
     return 0
 
 
-def _from_journal(config: str | None) -> int:
+def _from_journal(config: str | None) -> tuple[int, Sequence[str]]:
+    """Return how many workers got masks back, and what became of kernel settings.
+
+    Raises:
+        RightsError: a right is missing.
+        NumadError: not all could be given back; what could be is.
+    """
     policy = policy_for_look(config)
     procfs = ProcFs()
     configure("warning", LogFormat.AUTO)
     folder = Path(policy.daemon.state_dir)
     try:
         if not (folder / NAME).exists():
-            return 0
+            return 0, ()
     except PermissionError:
         msg = f"no right to {folder}: run it as root, or start the daemon and be in its group"
         raise RightsError(msg) from None
@@ -67,6 +81,10 @@ def _from_journal(config: str | None) -> int:
         if journal.entries():
             rights.require(("CAP_SYS_NICE",))
         workers = restore_all(journal, procfs, Syscalls())
+        keeper = Keeper(Settings(), journal)
+        settings = keeper.give_back()
+        if problems := keeper.told().problems:
+            raise NumadError("; ".join(problems.values()))
         if left := [entry.label for entry in journal.entries()]:
             msg = (
                 f"{workers} workers given back their affinity, but not {', '.join(left)}; see above"
@@ -74,4 +92,4 @@ def _from_journal(config: str | None) -> int:
             raise NumadError(msg)
     finally:
         journal.close()
-    return workers
+    return workers, settings

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
 from numad_py.model.cpulist import parse_list
-from numad_py.policy import schema
+from numad_py.policy import guard, schema
 from numad_py.policy.schema import GIB
 from numad_py.policy.units import parse_bytes, parse_duration, parse_rate, parse_share
 
@@ -25,6 +25,13 @@ class Key:
 
     field: str
     parse: Parser
+    """Of a table within a table: takes the values of its keys, by field."""
+    keys: Mapping[str, Key] | None = None
+    """Those of a table within a table."""
+    needed: tuple[tuple[str, str], ...] = ()
+    """Of these, those that must be given, each with an example."""
+    contradictions: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] | None = None
+    """Takes what is good of its values; tells keys that are bad beside others, and why."""
 
 
 def _text(value: object) -> str:
@@ -231,9 +238,17 @@ TABLES: dict[str, tuple[type, dict[str, Key]]] = {
         schema.MigrationPolicy,
         {
             "method": Key("method", _one_of(schema.Method)),
+            "longest_chunk": Key(
+                "longest_chunk_s", _within(parse_duration, 0.001, 60, "1ms to 1min")
+            ),
             "chunk": Key("chunk_bytes", _chunk),
             "rate": Key("rate_bytes_per_s", parse_rate),
+            "duty": Key("duty", _within(parse_share, 0.01, 1, "1% to 100%")),
+            "cpu_pressure": Key("cpu_pressure", parse_share),
+            "memory_pressure": Key("memory_pressure", parse_share),
             "migrate_pages_limit": Key("migrate_pages_limit_bytes", parse_bytes),
+            "autonuma": Key("autonuma", _one_of(schema.AutoNuma)),
+            "hugetlb": Key("hugetlb", _one_of(schema.HugeTlb)),
         },
     ),
 }
@@ -249,10 +264,30 @@ MATCH_KEYS: dict[str, Key] = {
     "container": Key("container", _texts),
 }
 EXCLUDE_KEYS: dict[str, Key] = {"name": Key("name", _name), **MATCH_KEYS}
+GUARD_KEYS: dict[str, Key] = {
+    "url": Key("url", guard.parse_url),
+    "metric": Key("metric", guard.parse_metric),
+    "labels": Key("labels", guard.parse_labels),
+    "quantile": Key("quantile", guard.parse_quantile),
+    "worse": Key("worse", parse_share),
+    "window": Key("window_s", _within(parse_duration, 1, 3600, "1s to 1h")),
+    "pause": Key("pause_s", _within(parse_duration, 60, 86400, "1min to 1d")),
+    "allow_remote": Key("allow_remote", _flag),
+}
+"""``[rule.guard]``."""
 RULE_KEYS: dict[str, Key] = {
     **EXCLUDE_KEYS,
     "nodes": Key("nodes", _some_ids),
     "spread": Key("spread", _spread),
+    "shared": Key("shared", _one_of(schema.SharedPages)),
+    "files": Key("files", _flag),
+    "guard": Key(
+        "guard",
+        guard.make,
+        keys=GUARD_KEYS,
+        contradictions=guard.contradictions,
+        needed=(("url", guard.EXAMPLE), ("metric", '"request_latency_seconds"')),
+    ),
 }
 ARRAYS: dict[str, dict[str, Key]] = {"rule": RULE_KEYS, "exclude": EXCLUDE_KEYS}
 """Arrays of tables."""

@@ -232,11 +232,35 @@ def _values(
         if key is None:
             problem((*path, name), "no such key" + _did_you_mean(name, keys))
             continue
+        if key.keys is not None:
+            inner = _inner(value, key, (*path, name), problem)
+            if inner is None:
+                continue
+            value = inner  # noqa: PLW2901 - from here on it is what the parser takes
         try:
             values[key.field] = key.parse(value)
         except ValueError as error:
             problem((*path, name), str(error))
     return values
+
+
+def _inner(
+    value: object, key: Key, path: tuple[str | int, ...], problem: Any
+) -> dict[str, Any] | None:
+    """Return the values of a table within a table; None where they are not all good."""
+    keys = key.keys or {}
+    if not isinstance(value, dict):
+        name = ".".join(part for part in path if isinstance(part, str))
+        problem(path, f"is a table; write [{name}] above its keys")
+        return None
+    values = _values(value, keys, path, problem)
+    missing = [(name, example) for name, example in key.needed if name not in value]
+    for name, example in missing:
+        problem(path, f"has no {name}; write {name} = {example}")
+    against = list(key.contradictions(values)) if key.contradictions else []
+    for name, what in against:
+        problem((*path, name), what)
+    return values if not missing and not against and len(values) == len(value) else None
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

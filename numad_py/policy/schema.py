@@ -43,6 +43,32 @@ class Method(str, Enum):
     MIGRATE_PAGES = "migrate_pages"
 
 
+class AutoNuma(str, Enum):
+    """What becomes of the kernel's own balancing (kernel.numa_balancing)."""
+
+    LEAVE = "leave"
+    OFF = "off"
+    """It is switched off while the daemon acts."""
+
+
+class HugeTlb(str, Enum):
+    """Which huge pages (hugetlb) a move may take on its target."""
+
+    FREE = "free"
+    """Those that are free there."""
+    RESERVE = "reserve"
+    """More are made; as many go where pages are left."""
+
+
+class SharedPages(str, Enum):
+    """What becomes of files and shared segments that several workers map."""
+
+    LEAVE = "leave"
+    """They stay where they are."""
+    USERS = "users"
+    """They are moved for all their users, where these are workers that have the same home."""
+
+
 @dataclass(frozen=True)
 class DaemonPolicy:
     """``[daemon]``."""
@@ -121,13 +147,48 @@ class MigrationPolicy:
     """``[migration]``: how memory is moved."""
 
     method: Method = Method.MOVE_PAGES
-    chunk_bytes: int = 16 * MIB
-    """Key ``chunk``: bytes in one move_pages call; stopping waits for one chunk at most."""
+    longest_chunk_s: float = 0.05
+    """Key ``longest_chunk``: a chunk is made so large that moving it takes about this long."""
+    chunk_bytes: int = 64 * MIB
+    """Key ``chunk``: the most bytes in one chunk; stopping waits for one at most."""
     rate_bytes_per_s: int | None = GIB
-    """Key ``rate``, ``"1GiB"`` a second; ``"unlimited"`` is None: no pauses."""
+    """Key ``rate``, ``"1GiB"`` a second; ``"unlimited"`` is None."""
+    duty: float = 0.5
+    """Share of the time that moving may take, the rest are pauses; 1.0: no pauses."""
+    cpu_pressure: float = 0.5
+    """While tasks wait for a CPU for more than this share of the time, duty is a quarter of it."""
+    memory_pressure: float = 0.1
+    """While the machine or the worker's cgroup waits for memory for more than this share of the
+    time, nothing is moved; from half of it on, at a quarter of duty."""
     migrate_pages_limit_bytes: int = 256 * MIB
     """Key ``migrate_pages_limit``: larger workers are moved by move_pages even where method says
     migrate_pages, since that call can neither be paced nor stopped."""
+    autonuma: AutoNuma = AutoNuma.LEAVE
+    """Whether the kernel's own balancing is switched off while the daemon acts."""
+    hugetlb: HugeTlb = HugeTlb.FREE
+    """Which huge pages a move may take."""
+
+
+@dataclass(frozen=True)
+class GuardPolicy:
+    """``[rule.guard]``: a latency metric that decides whether a move stays."""
+
+    url: str
+    """``http://HOST:PORT/PATH`` of a Prometheus endpoint."""
+    metric: str
+    """A histogram, without ``_bucket``, or a gauge; the less the better."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Label and value that the series must have, sorted."""
+    quantile: float = 0.95
+    """Of a histogram, as a share."""
+    worse: float = 0.2
+    """A move that makes it worse by more than this share is taken back."""
+    window_s: float = 30.0
+    """Key ``window``: how long it is measured before a move, and after it."""
+    pause_s: float = 3600.0
+    """Key ``pause``: before the next try after taking one back; doubled each time, up to a day."""
+    allow_remote: bool = False
+    """Whether ``url`` may be on another machine."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +217,12 @@ class Rule:
     spread: str | None = None
     """``rule``: its workers are kept on distinct nodes; ``cgroup``: those of one cgroup are, as the
     ranks of one server. None: they may share. Rules only."""
+    shared: SharedPages = SharedPages.LEAVE
+    """What several workers map. Rules only."""
+    files: bool = True
+    """Whether pages of mapped files, such as weights, are moved. Rules only."""
+    guard: GuardPolicy | None = None
+    """Its own latency, which decides whether a move stays. Rules only."""
 
 
 @dataclass(frozen=True)

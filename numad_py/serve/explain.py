@@ -14,6 +14,7 @@ from numad_py.model.outcome import End
 from numad_py.model.plan import HomeSource, Limit, Reason, Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.text import printable
+from numad_py.model.topology import ACCELERATORS, device_noun
 from numad_py.policy.schema import Mode
 from numad_py.serve.explain_memory import memory
 from numad_py.serve.explain_words import (
@@ -25,7 +26,7 @@ from numad_py.serve.explain_words import (
     SOURCES,
     WIDEN,
 )
-from numad_py.serve.plain import age, nodes, share
+from numad_py.serve.plain import age, cost, nodes, share
 
 WIDTH = 88
 MOST_ALTERNATIVES = 4
@@ -58,10 +59,12 @@ def explain_document(
         "schema": status["schema"],
         "source": status["source"],
         "mode": status["mode"],
+        "dry_run": status.get("dry_run", False),
         "paused": status["paused"],
         "worker": {key: value for key, value in worker.items() if key != "decision"},
         "decision": worker["decision"],
         "last_outcome": outcomes[-1] if outcomes else None,
+        "autonuma": any(i["name"] == "autonuma" and i["present"] for i in status["interferences"]),
         "nodes": status["nodes"],
     }
 
@@ -111,7 +114,7 @@ def render_explain(document: Entry) -> str:
             _section("Home", () if alone else list(_home(worker, decision))),
             _section("What numad-py does", [said.meaning, *_doing(document)]),
             _section("What you can do", _listed(advice)),
-            _by_hand(decision["commands"]),
+            _by_hand(decision),
         ]
     text = "\n\n".join(part for part in parts if part)
     return "\n\n".join(part for part in (text, _words(text)) if part)
@@ -176,7 +179,8 @@ def _threads(worker: Entry, all_nodes: Sequence[Entry]) -> Iterator[str]:
 
 
 def _device(device: Entry) -> str:
-    kind = "the GPU" if device["kind"] == "display" else device["kind"]
+    noun = device_noun(device["kind"])
+    kind = f"the {noun}" if device["kind"] in ACCELERATORS else noun
     where = "whose node is not known" if device["node"] is None else f"on node {device['node']}"
     return f"{kind} {device['address']} {where}"
 
@@ -189,16 +193,17 @@ def _home(worker: Entry, decision: Entry) -> Iterator[str]:
         source = SOURCES[HomeSource(home["source"])].format(why=home["why"])
         yield f"Its home is {nodes(home['nodes'])}{there}. {source}"
     constraints = decision.get("constraints", ())
+    if costs := decision.get("cost"):
+        yield (
+            "What a home costs is given as if it were memory lying on another node, by distance "
+            f"and by how busy the worker is. This one costs {cost(costs)}."
+        )
     if constraints:
         yield "What shaped the choice:"
         yield from (f"- {text}" for text in constraints)
     others = [text for a in decision.get("alternatives", ()) if (text := _other(a, constraints))]
     if others:
-        yield (
-            "Other homes were weighed against it. What they would cost is given as if it were "
-            "memory lying on another node: distance, how busy the worker is, the move itself and "
-            "crowded CPUs are counted in."
-        )
+        yield ("Other homes were weighed against it in the same way; the move there is counted in.")
         yield from (f"- {text}" for text in others[:MOST_ALTERNATIVES])
         if len(others) > MOST_ALTERNATIVES:
             yield f"- and {len(others) - MOST_ALTERNATIVES} more"
@@ -219,14 +224,28 @@ def _other(alternative: Entry, constraints: Sequence[str]) -> str | None:
 def _doing(document: Entry) -> Iterator[str]:
     """Return what is done in this cycle, in numbers, and what became of the last time."""
     worker, decision = document["worker"], document["decision"]
+    said = ""
     if decision["verdict"] == Verdict.ACT.value:
         yield _acting(document)
+        if document["autonuma"]:
+            yield _autonuma(document)
     elif MEANINGS[Reason(decision["reason"])].detail and decision["why"] != worker["problem"]:
-        yield f"In detail: {decision['why']}."
+        said = decision["why"]
+        yield f"In detail: {said}."
+    for shared in decision.get("shared", ()):
+        told = f"{shared['path']} {shared['why']}"
+        if told not in said:
+            yield f"{format_bytes(shared['away_bytes'])} of {told}."
     yield (
         f'In status, log and metrics this is "{decision["verdict"]} {decision["reason"]}", '
         f"decision {decision['id']}."
     )
+    judged = decision.get("judgement")
+    told = decision["verdict"] != Verdict.ACT.value and decision["why"]
+    if judged is not None and judged["why"] not in (told or ""):
+        yield f"What its guard has last found: {judged['why']}."
+    if problem := worker.get("guard_problem"):
+        yield f"The endpoint that its guard needs could not be read: {problem}."
     if worker["moved_so_far_bytes"]:
         yield f"So far {format_bytes(worker['moved_so_far_bytes'])} of it were moved."
     last = document["last_outcome"]
@@ -234,9 +253,15 @@ def _doing(document: Entry) -> Iterator[str]:
         error = f" ({last['error']})" if last["error"] else ""
         yield (
             f"Last time (decision {last['decision']}) {format_bytes(last['moved_bytes'])} were "
-            f"moved and {last['threads_bound']} threads bound in {last['seconds']:.1f} s; "
+            f"moved and {last['threads_bound']} threads bound{_given_back(last)} in "
+            f"{last['seconds']:.1f} s; "
             f"{ENDS[End(last['end'])]}{error}."
         )
+
+
+def _given_back(last: Entry) -> str:
+    count = last.get("threads_given_back", 0)
+    return f", {count} given their own masks back" if count else ""
 
 
 def _acting(document: Entry) -> str:
@@ -248,19 +273,45 @@ def _acting(document: Entry) -> str:
     ]
     if decision["bind_cpus"] is not None:
         does.insert(0, f"binds its threads to CPUs {decision['bind_cpus']}")
+    if decision.get("give_back"):
+        does.append("gives its threads their own masks back")
     done = " and ".join((", ".join(does[:-1]), does[-1]) if does[1:] else does)
     if document["source"] != "daemon":
         return f"This was only a look, which changes nothing. The daemon, in mode act, {done}."
+    if document["dry_run"]:
+        return f"It runs with --dry-run, and does nothing. Without that it {done}."
     if document["mode"] != Mode.ACT.value:
         return f"It runs in mode {document['mode']}, and does nothing. In mode act it {done}."
     return f"Now it {done}."
 
 
-def _by_hand(commands: Sequence[str]) -> str:
-    if not commands:
-        return ""
-    lines = "\n".join(f"    {printable(command)}" for command in commands)
-    return f"By hand, this comes nearest to it\n{lines}"
+def _autonuma(document: Entry) -> str:
+    """Return what the kernel's own balancing does to a move."""
+    worker = document["worker"]
+    theirs = {HomeSource.PIN.value, HomeSource.CPUSET.value}
+    pinned = worker["home"] is not None and worker["home"]["source"] in theirs
+    bound = pinned or worker["bound_by_us"] or document["decision"]["bind_cpus"] is not None
+    follows = (
+        "it draws memory to the same node, since the threads are bound there"
+        if bound
+        else "it may draw memory away again, since the threads are free to run elsewhere"
+    )
+    return f"The kernel's own balancing (AutoNUMA) is on and moves memory too: {follows}."
+
+
+def _by_hand(decision: Entry) -> str:
+    """Return the commands that do what a decision is about, on lines of their own."""
+    restart = decision.get("restart_command")
+    parts = (
+        ("By hand, this comes nearest to it", decision["commands"]),
+        ("At a restart, this brings it there from the start", [restart] if restart else []),
+    )
+    sections = [
+        "\n".join((title, *(f"    {printable(command)}" for command in commands)))
+        for title, commands in parts
+        if commands
+    ]
+    return "\n\n".join((*sections, *map(_fill, decision.get("not_by_hand", ()))))
 
 
 def _words(text: str) -> str:

@@ -21,6 +21,7 @@ _KINDS = {
 _STUCK = (
     ("shared_bytes", "other processes use it too"),
     ("policy_bytes", "its user has told the kernel where it is to lie"),
+    ("left_bytes", "its rule leaves files alone, or another worker moves it for all that use it"),
     ("refused_bytes", "it would not move when that was tried"),
 )
 _LOOKS = {
@@ -61,7 +62,7 @@ def _movable(worker: Entry, total: int) -> Iterator[str]:
     else:
         yield f"{format_bytes(movable) if movable else 'None'} of it can be moved."
         for key, why in _STUCK:
-            if worker[key]:
+            if worker.get(key):
                 yield f"{format_bytes(worker[key])} cannot: {why}."
     if (worker["pinned_bytes"] or 0) >= NOTABLE_SHARE * total:
         yield (

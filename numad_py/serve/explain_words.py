@@ -51,6 +51,16 @@ MEANINGS: Mapping[Reason, Meaning] = {
         "Nothing needs to be done. If it is to be left as it is, add an [[exclude]] for it to "
         "the policy; numad-py restore gives all threads their freedom back, and pauses.",
     ),
+    Reason.GUARD_UNDO: Meaning(
+        "Moving it made its own latency worse, so the move is taken back.",
+        "Its rule names a latency metric as a guard. It was measured before the move and after "
+        "it, for as long, and got worse by more than the rule allows. So its memory goes back to "
+        "where it came from, and its threads get the masks that their user gave them. Then it is "
+        "left alone for the pause of its guard, which doubles each time.",
+        "Nothing needs to be done. If its load had changed at that moment, the move may not have "
+        "been to blame: it is tried again after the pause. To judge less strictly, raise worse or "
+        "window in [rule.guard].",
+    ),
     Reason.HOME: Meaning(
         "All is well: nothing of it that could be moved lies away from {home}.",
         "There is nothing to do; numad-py keeps looking.",
@@ -121,6 +131,24 @@ MEANINGS: Mapping[Reason, Meaning] = {
         "Wait for a cycle or two. If it stays like this, reading it in full would hold it up for "
         "longer than the policy allows: raise longest_hold of [scan].",
     ),
+    Reason.GUARDING: Meaning(
+        "Its own latency is being measured, to tell whether moving it helps.",
+        "Its rule names a latency metric as a guard. Before it is moved, that is measured for a "
+        "window of time, and again afterwards. If it is worse then, the move is taken back. Of "
+        "the workers of one rule, one is moved at a time, so that it can be told whose move it "
+        "was.",
+        "Wait for a window or two (window of [rule.guard]). If the endpoint cannot be read, or has "
+        "no requests, it is moved without a guard after two windows.",
+    ),
+    Reason.GUARD_PAUSE: Meaning(
+        "Moving it made its own latency worse. That was taken back, and it is left alone for a "
+        "while.",
+        "What got worse once may well get worse again, so the next try comes after the pause of "
+        "its guard; it doubles each time, up to a day. After a restart of numad-py it begins anew.",
+        "Wait, or leave it where it is for good: add an [[exclude]] for it to the policy. If that "
+        "was a mistake, because its load had changed, shorten pause in [rule.guard], or raise "
+        "worse; that counts from the next time on.",
+    ),
     Reason.MEMPOLICY: Meaning(
         "It is left alone: its user has told the kernel where its memory is to lie.",
         "Most of its memory is under a memory policy: a standing order to the kernel, given by "
@@ -155,6 +183,8 @@ MEANINGS: Mapping[Reason, Meaning] = {
         "Memory that a device reads and writes by itself (it is pinned) the kernel refuses to "
         "move.",
         f"{_PLACED_AT_START}\n"
+        'If all that use the shared memory are workers that belong together, shared = "users" in '
+        "their rules has it moved for all of them.\n"
         "Mapped files, such as weights, stay in the machine's file cache when the worker ends. "
         "To have them read anew on its home, stop all that use them, and empty the cache before "
         "the start: sync; echo 1 | sudo tee /proc/sys/vm/drop_caches",
@@ -188,6 +218,7 @@ GLOSSARY: Mapping[str, str] = {
     "headroom": "the part of each node's memory that numad-py leaves free",
     "huge pages": "memory that was set aside in large pieces, for those who ask for it",
     "cycle": "one round of looking and acting; there is one every few seconds",
+    "guard": "a latency metric of a worker's own, by which its rule has each move judged",
     "spread": "a key of a rule: its workers are kept on different nodes",
     "no_way_back": "a key of [placement]: how soon a worker may go back to where it came from",
 }
@@ -199,6 +230,7 @@ ENDS: Mapping[End, str] = {
     End.STOPPED: "it was broken off on the way",
     End.GONE: "the worker had ended",
     End.NO_ROOM: "there was no room any more",
+    End.PRESSURE: "memory stayed short, so it was broken off",
     End.FAILED: "it failed",
     End.SIMULATED: "it was only tried out",
 }

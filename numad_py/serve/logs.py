@@ -12,12 +12,15 @@ from typing import Any, TextIO, cast
 import structlog
 
 from numad_py.model.cpulist import format_list
+from numad_py.model.guard import Compared, Judgement
 from numad_py.model.outcome import End, Outcome, PageStatus
 from numad_py.model.plan import Decision, Plan, Reason, Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.snapshot import WorkerId
+from numad_py.model.topology import Topology
 from numad_py.policy.schema import LogFormat
-from numad_py.serve.decision_status import commands
+from numad_py.serve.decision_status import commands, not_by_hand, restart_command
+from numad_py.serve.plain import other_home
 from numad_py.serve.report import CycleReport
 
 
@@ -92,11 +95,12 @@ class Voice:
             if outcome.end is not End.SIMULATED:
                 _say_outcome(outcome)
 
-    def say(self, plan: Plan, *, acting: bool = True) -> None:
+    def say(self, plan: Plan, topology: Topology, *, acting: bool = True) -> None:
         """Log what has changed since the last cycle.
 
         Args:
             plan: of this cycle.
+            topology: tells which nodes have CPUs, for those commands.
             acting: whether decisions are carried out; else the commands that would do the same
                 are part of the line.
         """
@@ -105,11 +109,13 @@ class Voice:
             key = (decision.worker, decision.label)
             said[key] = (decision.verdict, decision.reason)
             if self._said.get(key) != said[key]:
-                _say_decision(decision, acting=acting)
+                _say_decision(decision, topology, acting=acting)
+        for decision, judgement in plan.judgements:
+            _say_judgement(decision, judgement)
         self._said = said
 
 
-def _say_decision(decision: Decision, *, acting: bool) -> None:
+def _say_decision(decision: Decision, topology: Topology, *, acting: bool) -> None:
     log = structlog.get_logger("numad_py.decide")
     facts: dict[str, Any] = {
         "decision": decision.id,
@@ -120,11 +126,40 @@ def _say_decision(decision: Decision, *, acting: bool) -> None:
     }
     if decision.finding.locality is not None:
         facts["locality"] = round(decision.finding.locality, 4)
+    if decision.verdict in {Verdict.ACT, Verdict.REFUSE}:
+        facts |= _choice(decision)
     if not acting and decision.verdict is Verdict.ACT:
         facts["by_hand"] = "; ".join(commands(decision))
+        if without := not_by_hand(decision):
+            facts["not_by_hand"] = without
+        if restart := restart_command(decision, topology):
+            facts["at_a_restart"] = restart
     passing = decision.verdict is Verdict.WAIT and decision.reason is not Reason.UNREADABLE
     tell = log.debug if passing else log.info
     tell(decision.verdict.value, **facts)
+
+
+def _say_judgement(decision: Decision, judgement: Judgement) -> None:
+    log = structlog.get_logger("numad_py.guard")
+    tell = log.info if judgement.result is Compared.KEPT else log.warning
+    tell(
+        f"guard {judgement.result.value}",
+        decision=decision.id,
+        worker=decision.label,
+        why=judgement.why,
+    )
+
+
+def _choice(decision: Decision) -> dict[str, Any]:
+    """Return what shaped the choice of a home, and what others would have cost, if it was one."""
+    facts: dict[str, Any] = {}
+    if decision.constraints:
+        facts["constraints"] = list(decision.constraints)
+    if decision.alternatives:
+        facts["other_homes"] = [
+            other_home(other.home, other.dearer, other.barred_by) for other in decision.alternatives
+        ]
+    return facts
 
 
 def _say_outcome(outcome: Outcome) -> None:
@@ -136,8 +171,13 @@ def _say_outcome(outcome: Outcome) -> None:
         "moved": format_bytes(outcome.moved_bytes),
         "threads_bound": outcome.threads_bound,
     }
+    if outcome.threads_given_back:
+        facts["threads_given_back"] = outcome.threads_given_back
+    if outcome.moved_shared:
+        facts["of_that_shared"] = format_bytes(sum(outcome.moved_shared.values()))
     if but_for := _but_for(outcome):
         facts["but_for"] = but_for
+    facts |= _judged(outcome)
     if outcome.threads_left:
         facts["threads_left"] = outcome.threads_left
     if outcome.pages:
@@ -146,6 +186,20 @@ def _say_outcome(outcome: Outcome) -> None:
         facts["error"] = outcome.error
     tell = log.info if outcome.end in {End.DONE, End.STOPPED, End.GONE} else log.warning
     tell(f"move {outcome.end.value}", **facts)
+
+
+def _judged(outcome: Outcome) -> dict[str, Any]:
+    """Return what was reached beside what was promised."""
+    facts: dict[str, Any] = {}
+    if outcome.reached_locality is not None and outcome.decision.moves:
+        facts["locality"] = round(outcome.reached_locality, 4)
+        facts["promised_locality"] = round(outcome.promised_locality or 0.0, 4)
+    if outcome.chunks:
+        facts["chunks"] = outcome.chunks
+        facts["longest_chunk_s"] = round(outcome.longest_chunk_s, 4)
+    if outcome.waited_s:
+        facts["waited_for_memory_s"] = round(outcome.waited_s, 1)
+    return facts
 
 
 def _but_for(outcome: Outcome) -> str | None:

@@ -15,9 +15,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 import numad_py
+from numad_py.model.guard import Compared
 from numad_py.model.outcome import End, PageStatus
 from numad_py.model.plan import Reason, Verdict
 from numad_py.model.residency import Source
+from numad_py.model.settings import KINDS
 from numad_py.model.snapshot import Snapshot
 from numad_py.policy.schema import Mode
 from numad_py.serve.metrics_nodes import machine
@@ -101,6 +103,16 @@ def _totals(totals: Totals) -> Families:
     yield readings
     yield reading_s
     yield _count("move_seconds", "Time spent acting on decisions.", totals.move_s)
+    yield _count("chunks", "Chunks that memory was moved in.", totals.chunks)
+    yield GaugeMetricFamily(
+        "numad_py_longest_chunk_seconds",
+        "The longest that one chunk has taken since the start.",
+        value=totals.longest_chunk_s,
+    )
+    yield _count("move_wait_seconds", "Time that moves waited for memory.", totals.waited_s)
+    yield _count(
+        "promised_bytes", "Bytes that decisions carried out were to move.", totals.promised_bytes
+    )
     yield _count("threads_bound", "Threads whose affinity was narrowed.", totals.threads_bound)
     yield _count("reload_failures", "Policies refused on reload.", totals.reload_failures)
     decisions = CounterMetricFamily(
@@ -110,6 +122,14 @@ def _totals(totals: Totals) -> Families:
     for (verdict, reason), count in sorted({**known, **totals.decisions}.items()):
         decisions.add_metric([verdict, reason], count)
     yield decisions
+    judgements = CounterMetricFamily(
+        "numad_py_guard_judgements",
+        "Moves of guarded workers, by what comparing latency before and after has led to.",
+        labels=["result"],
+    )
+    for result in Compared:
+        judgements.add_metric([result.value], totals.judgements.get(result, 0))
+    yield judgements
     moves = CounterMetricFamily(
         "numad_py_moves", "Decisions carried out, by how they ended.", labels=["end"]
     )
@@ -127,6 +147,7 @@ def _totals(totals: Totals) -> Families:
 _PAIRS = (
     (Verdict.ACT, Reason.REMOTE_MEMORY),
     (Verdict.ACT, Reason.REMOTE_THREADS),
+    (Verdict.ACT, Reason.GUARD_UNDO),
     (Verdict.REST, Reason.HOME),
     (Verdict.REST, Reason.BELOW_THRESHOLD),
     (Verdict.REST, Reason.ONE_NODE),
@@ -137,6 +158,8 @@ _PAIRS = (
     (Verdict.WAIT, Reason.PAUSED),
     (Verdict.WAIT, Reason.UNREADABLE),
     (Verdict.WAIT, Reason.MEASURING),
+    (Verdict.WAIT, Reason.GUARDING),
+    (Verdict.WAIT, Reason.GUARD_PAUSE),
     (Verdict.REFUSE, Reason.MEMPOLICY),
     (Verdict.REFUSE, Reason.NO_ROOM),
     (Verdict.REFUSE, Reason.NO_HOME),
@@ -165,6 +188,14 @@ def _state(report: CycleReport) -> Families:
     yield _plain(
         "deferred_processes", "Processes that wait to be looked at.", report.snapshot.deferred
     )
+    settings = CounterMetricFamily(
+        "numad_py_setting_failures",
+        "Kernel settings that could not be changed or given back, by setting.",
+        labels=["setting"],
+    )
+    for kind in KINDS:
+        settings.add_metric([kind], report.settings.failures.get(kind, 0))
+    yield settings
     errors = CounterMetricFamily(
         "numad_py_read_errors",
         "Reads that failed: the process vanished, or the file did not follow its grammar.",

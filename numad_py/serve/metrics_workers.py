@@ -111,7 +111,9 @@ def _error(residency: Residency) -> float | None:
 
 
 def _running(snapshot: Snapshot, shown: tuple[Worker, ...]) -> Families:
-    run = _family("run_ratio", "Share of CPU time by node since the last cycle.", "node")
+    run = _family(
+        "run_ratio", "Share of CPU time by node between the last two reads of its threads.", "node"
+    )
     threads = _family("threads", "Threads.")
     demand = _family("demand_cpus", "CPUs that it keeps busy.")
     traffic = _family("bandwidth_bytes_per_second", "Memory traffic, as resctrl measures it.")

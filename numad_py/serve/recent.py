@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +25,8 @@ class Recent:
 
     def __init__(self) -> None:
         """Keep nothing until somebody asks."""
+        self._start = secrets.token_hex(4)
+        """Cycles are counted anew by each daemon: this tells its numbers from an earlier one's."""
         self._until_s = 0.0
         self._cycles: tuple[Cycle, ...] = ()
         """Replaced, never changed: another thread may be going through it."""
@@ -39,7 +42,7 @@ class Recent:
         self._cycles = kept[-KEPT:]
 
     def document(self, after: object, policy: Policy, now_s: float) -> dict[str, Any]:
-        """Return the cycles that came after one.
+        """Return the cycles that came after one; ``start`` tells one daemon from the next.
 
         Args:
             after: its number; None: the first question, which only begins the recording.
@@ -47,7 +50,12 @@ class Recent:
             now_s: a clock for durations.
         """
         self._until_s = now_s + ASKED_WITHIN_S
-        document = {"schema": 1, "version": __version__, "interval_s": policy.daemon.interval_s}
+        document = {
+            "schema": 1,
+            "version": __version__,
+            "start": self._start,
+            "interval_s": policy.daemon.interval_s,
+        }
         if not isinstance(after, int):
             return {**document, "policy": encode(policy), "cycles": []}
         newer = [cycle for cycle in self._cycles if cycle.snapshot.cycle > after]

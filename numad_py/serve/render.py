@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from numad_py.model.cpulist import format_list
-from numad_py.model.plan import Verdict
+from numad_py.model.plan import Limit, Verdict
 from numad_py.model.quantity import format_bytes
 from numad_py.model.residency import Source
 from numad_py.model.text import printable
+from numad_py.model.topology import device_noun
+from numad_py.serve.plain import cost, other_home
 from numad_py.serve.render_head import age, head, percent, waits
 
 MOST_SEGMENTS = 10
@@ -37,6 +39,8 @@ _NOTABLE = (
     ("thp_bytes", "in transparent huge pages", 0),
 )
 """Sizes with what they are, and the least that is worth a word."""
+_WEIGHTY = {Verdict.ACT.value, Verdict.REFUSE.value}
+"""Verdicts of which a plan tells what led to them."""
 _ONLY = {
     Source.NUMA_STAT.value: "only the charges of its cgroup are",
     Source.SAMPLE.value: "it was only sampled",
@@ -53,6 +57,7 @@ def render_status(document: Entry) -> str:
         _nodes(document["nodes"]),
         _devices(document["devices"]),
         _interferences(document["interferences"]),
+        _settings(document.get("settings")),
         *_workers(document["workers"], several=_several(document["nodes"])),
         _segments(document["segments"], document["segments_in_all"]),
         _reservations(document.get("reservations", ())),
@@ -91,8 +96,29 @@ def render_plan(document: Entry) -> str:
             resting[d["why"]] = 0
         elif alike or d["verdict"] != Verdict.REST.value:
             lines.append(f"\n{d['worker']}  {d['why']}")
-        lines += [f"    {command}" for command in d["commands"]]
+        if d["verdict"] in _WEIGHTY:
+            lines += _weighed(d)
+    lines += [f"\nnote: {text}" for text in document.get("notes", ())]
     return "\n".join(lines)
+
+
+def _weighed(decision: Entry) -> Iterator[str]:
+    """Yield what a decision is made of, and how to do it by hand, in lines below its reason."""
+    constraints = [text for text in decision["constraints"] if text not in decision["why"]]
+    others = [
+        other_home(a["home"], a["dearer_bytes"], a["barred_by"] and Limit(a["barred_by"]))
+        for a in decision["alternatives"]
+    ]
+    parts = (
+        ("shaped by", constraints),
+        ("cost", [cost(decision["cost"])] if decision["cost"] else []),
+        ("other homes", others),
+        ("by hand", [*decision["commands"], *(f"({text})" for text in decision["not_by_hand"])]),
+        ("at a restart", [decision["restart_command"]] if decision["restart_command"] else []),
+    )
+    for title, texts in parts:
+        for i, text in enumerate(texts):
+            yield f"    {'' if i else title:<14}{text}"
 
 
 # The machine
@@ -140,7 +166,13 @@ def _devices(devices: Sequence[Entry]) -> str:
     return table(
         ("DEVICE", "KIND", "NODE", "DRIVER", "NAME"),
         [
-            (d["address"], d["kind"], str(d["node"]), d["driver"] or "-", d["name"] or "-")
+            (
+                d["address"],
+                device_noun(d["kind"]),
+                str(d["node"]),
+                d["driver"] or "-",
+                d["name"] or "-",
+            )
             for d in devices
             if d["node"] is not None
         ],
@@ -152,6 +184,14 @@ def _interferences(interferences: Sequence[Entry]) -> str:
         ("INTERFERES", "LEVEL", "WHAT"),
         [(i["name"], i["level"], i["text"]) for i in interferences if i["present"]],
     )
+
+
+def _settings(settings: Entry | None) -> str:
+    """Return what numad-py has set in the kernel, and what it could not."""
+    if settings is None:
+        return ""
+    changed = [f"{name} is {text}; given back later" for name, text in settings["changed"].items()]
+    return "\n".join(f"setting: {text}" for text in (*changed, *settings["problems"].values()))
 
 
 def _segments(segments: Sequence[Entry], in_all: Entry) -> str:
@@ -314,7 +354,7 @@ def _notes(worker: Entry, *, several: bool) -> Iterator[str]:
 
 def _device(device: Entry) -> str:
     where = "node not known" if device["node"] is None else f"node {device['node']}"
-    return f"{device['kind']} {device['address']} ({where})"
+    return f"{device_noun(device['kind'])} {device['address']} ({where})"
 
 
 # Words

@@ -13,7 +13,8 @@ def head(document: Entry) -> str:
 
     ``from the daemon, mode act, cycle 17, 3s ago``
     """
-    mode = f"mode {document['mode']}" + (", paused" if document["paused"] else "")
+    mode = f"mode {document['mode']}" + (" in a dry run" if document.get("dry_run") else "")
+    mode += ", paused" if document["paused"] else ""
     if document["source"] == "daemon":
         when = f"cycle {document['cycle']}, {age(document['age_seconds'])} ago"
         text = f"from the daemon, {mode}, {when}"

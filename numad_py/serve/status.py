@@ -53,6 +53,10 @@ def status_document(report: CycleReport, *, source: str) -> Document:
     }
     if source == "daemon":
         document["outcomes"] = [outcome_document(o) for o in report.outcomes]
+        document["settings"] = {
+            "changed": dict(report.settings.changed),
+            "problems": dict(report.settings.problems),
+        }
     return document
 
 
@@ -62,6 +66,7 @@ def head_document(report: CycleReport, *, source: str) -> Document:
         "schema": SCHEMA,
         "source": source,
         "mode": report.mode,
+        "dry_run": report.dry_run,
         "paused": report.paused,
         "policy": {"files": list(report.policy_sources), "error": report.policy_error},
     }
@@ -82,6 +87,7 @@ def outcome_document(outcome: Outcome) -> Document:
         "seconds": round(outcome.duration_s, 3),
         "threads_bound": outcome.threads_bound,
         "threads_left": outcome.threads_left,
+        "threads_given_back": outcome.threads_given_back,
         "moved_bytes": outcome.moved_bytes,
         "pages": {status.value: n for status, n in outcome.pages.items()},
         "error": outcome.error,
@@ -92,9 +98,10 @@ def plan_document(report: CycleReport, *, source: str) -> Document:
     """Return all decisions, with the commands that would do the same by hand."""
     return {
         **head_document(report, source=source),
+        "notes": [i.text for i in report.snapshot.interferences if i.present and i.level == "warn"],
         "decisions": [
             {
-                **decision_document(d),
+                **decision_document(d, report.snapshot.topology),
                 "worker": d.label,
                 "pid": d.worker.pid,
                 "home": sorted(d.finding.home.nodes) if d.finding.home else None,

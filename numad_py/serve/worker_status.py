@@ -29,7 +29,7 @@ def worker_document(
         decision: what is done about it; None where nobody decided.
         now_s: time since boot to which ages count.
         moved_bytes: moved so far, of a move under way.
-        topology: tells the nodes of its devices.
+        topology: tells the nodes of its devices, and which have CPUs.
     """
     finding = decision.finding if decision is not None else None
     home = finding.home if finding is not None else None
@@ -70,15 +70,16 @@ def worker_document(
         "residency_age_seconds": None if residency is None else _age(now_s, residency.read_at_s),
         "figures": None if residency is None else figures_document(residency, now_s),
         "problem": worker.problem,
-        "decision": None if decision is None else decision_document(decision),
+        "guard_problem": worker.guard_problem,
+        "decision": None if decision is None else decision_document(decision, topology),
     }
 
 
 def figures_document(residency: Residency, now_s: float) -> Document:
     """Return where a worker's memory figures come from, how old they are and how sure.
 
-    ``error`` is half the interval in which a node's share lies 95 times in 100; None where that is
-    not known.
+    ``error`` is by how much at most a node's share is wrong, 95 times in 100: the farther end of
+    the widest interval. None where that is not known.
     """
     confirmed = residency.confirmed
     return {
@@ -117,15 +118,19 @@ def _movable(worker: Worker, finding: Finding | None) -> Document:
     known = residency if residency is not None and residency.mobility_known else None
     shared = known.total_bytes(mobility=Mobility.SHARED) if known else None
     policy = known.total_bytes(mobility=Mobility.POLICY) if known else None
+    if known and finding is not None and finding.shared_bytes is not None:
+        # Less what it moves for others too, and what is left to these.
+        shared = finding.shared_bytes
     refused = None
     if finding is not None and shared is not None and policy is not None:
-        refused = max(0, finding.immovable_bytes - shared - policy)
+        refused = max(0, finding.immovable_bytes - shared - policy - finding.left_bytes)
     return {
         "movable_bytes": finding.movable_bytes if finding and known else None,
         "remote_bytes": finding.remote_bytes if finding else None,
         "immovable_bytes": finding.immovable_bytes if finding and known else None,
         "shared_bytes": shared,
         "policy_bytes": policy,
+        "left_bytes": finding.left_bytes if finding and known else None,
         "refused_bytes": refused,
         "pinned_bytes": memory.pinned_bytes,
         "locked_bytes": memory.locked_bytes,

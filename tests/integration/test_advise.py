@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from numad_py import advisor
 from numad_py.cli import advise as advise_module
 from numad_py.cli import main
 from numad_py.errors import NumadError, UsageError
@@ -47,7 +48,7 @@ def machine(folder: Path) -> FakeMachine:
 @pytest.fixture
 def asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the options that look at the made machine; its CPUs are always idle."""
-    monkeypatch.setattr(advise_module, "SAMPLE_S", 0.0)
+    monkeypatch.setattr(advisor, "SAMPLE_S", 0.0)
     return [*roots(machine(tmp_path)), "--config", str(policy(tmp_path))]
 
 

@@ -175,7 +175,7 @@ def test_restore_without_a_journal_gives_nothing_back(
 ) -> None:
     """There is nothing to undo, which is no error."""
     document = ask(capsys, "restore", "--config", str(policy(tmp_path)))
-    assert document == {"schema": 1, "restored": 0, "by": "journal"}
+    assert document == {"schema": 1, "restored": 0, "settings": [], "by": "journal"}
 
 
 def test_restore_asks_the_daemon_of_the_policy_that_it_is_given(
@@ -195,4 +195,4 @@ def test_restore_asks_the_daemon_of_the_policy_that_it_is_given(
     finally:
         server.stop()
     assert asked == ["restore"]
-    assert document == {"schema": 1, "restored": 3, "by": "daemon"}
+    assert document == {"schema": 1, "restored": 3, "settings": [], "by": "daemon"}

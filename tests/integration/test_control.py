@@ -100,7 +100,7 @@ def test_pause_and_resume(served: Running) -> None:
 
 def test_restore_pauses(served: Running) -> None:
     """Masks that were given back must not be taken again by the next cycle."""
-    assert ask(served, "restore") == {"paused": True, "restored": 0}
+    assert ask(served, "restore") == {"paused": True, "restored": 0, "settings": []}
     until(lambda: bool(ask(served, "status")["paused"]), "a paused cycle")
     ask(served, "resume")
 

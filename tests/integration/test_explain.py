@@ -26,6 +26,7 @@ def test_the_daemon_is_asked_where_one_runs(
         assert main(["explain", "100", "--json"]) == 0
         asked = json.loads(capsys.readouterr().out)
     assert (asked["schema"], asked["source"], asked["mode"]) == (1, "daemon", "act")
+    assert asked["dry_run"]
     assert main(["explain", "100", "--json", *roots(made), "--config", str(path)]) == 0
     seen = json.loads(capsys.readouterr().out)
     assert seen["source"] == "direct"

@@ -14,6 +14,7 @@ Follows ``do_pages_move`` and ``migrate_pages`` (mm/migrate.c, alike in Linux 5.
 from __future__ import annotations
 
 import errno
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from enum import Enum
 
 from numad_py.errors import Vanished
 from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.stat import Stat
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
 from tests.fake_tree import PAGE, area
 
@@ -35,7 +37,7 @@ class Bar(Enum):
     """What keeps a folio on its node."""
 
     SHARED = "shared"
-    """Mapped by another process too."""
+    """Mapped by another process too; MPOL_MF_MOVE_ALL moves it all the same."""
     ISOLATED = "isolated"
     """Taken off its list by somebody else just now."""
     PINNED = "pinned"
@@ -71,6 +73,10 @@ class Area:
     page_kib: int = 4
     file: str | None = None
     policy: str = "default"
+    inode: int = 0
+    """Of the file."""
+    mapmax: int = 2
+    """How often a page of it is mapped, where one is shared."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class Call:
     target: int
     local: int
     """How many of the pages were on their target when the call began."""
+    shared: bool = False
+    """MPOL_MF_MOVE_ALL: pages were to be moved whoever maps them."""
 
 
 class FakeKernel(Syscalls):
@@ -104,6 +112,11 @@ class FakeKernel(Syscalls):
         """Bytes that truly changed their node, by source and target."""
         self.on_call: Callable[[int], None] = _nothing
         """Called before pages are moved, with the number of calls made before."""
+        self.may_move_all = True
+        """Whether the caller has CAP_SYS_NICE."""
+        self.processes: dict[int, str] = {}
+        """What other processes map, by pid, as their maps have it."""
+        self._moves_all = False
 
     # Making memory
 
@@ -136,14 +149,17 @@ class FakeKernel(Syscalls):
         return array("i", map(self._look, addresses))
 
     def move_pages(
-        self, pid: int, addresses: array[int], targets: array[int]
+        self, pid: int, addresses: array[int], targets: array[int], *, shared: bool = False
     ) -> tuple[int, array[int]]:
-        """Move pages of this process alone."""
+        """Move pages of this process alone, or whoever maps them."""
         self.on_call(len(self.calls))
+        if shared and not self.may_move_all:
+            raise PermissionError(errno.EPERM, "move_pages: Operation not permitted")
         self._enter(pid)
+        self._moves_all = shared
         pairs = list(zip(addresses, targets, strict=True))
         local = sum(self._look(address) == target for address, target in pairs)
-        self.calls.append(Call(addresses[:], targets[0], local))
+        self.calls.append(Call(addresses[:], targets[0], local, shared))
         status = array("i", [UNWRITTEN]) * len(addresses)
         return self._do_pages_move(pairs, status), status
 
@@ -196,7 +212,7 @@ class FakeKernel(Syscalls):
         if node < 0 or node == target:
             return node
         folio = self.folios[address]
-        if folio.bar is Bar.SHARED:
+        if folio.bar is Bar.SHARED and not self._moves_all:
             return -errno.EACCES
         # Folios are queued in order of address, so one that is there already stands last.
         if folio.bar is Bar.ISOLATED or (queue and queue[-1] is folio):
@@ -232,20 +248,33 @@ class FakeKernel(Syscalls):
 
 
 class MadeProcFs(ProcFs):
-    """The real /proc, save for the two files about made memory."""
+    """The real /proc, save for the two files about made memory, and for who else there is."""
 
     def __init__(self, kernel: FakeKernel) -> None:
         """Show a kernel's memory as that of every process."""
         super().__init__()
         self._kernel = kernel
 
+    def stat(self, pid: int) -> Stat:
+        """Return the real one, until the process has been reaped."""
+        if self._kernel.life is Life.REAPED:
+            msg = f"/proc/{pid} is gone"
+            raise Vanished(msg)
+        return super().stat(pid)
+
     def numa_maps(self, pid: int, _between: Callable[[], None] | None = None) -> str:
         """Return the areas with their pages by node."""
         return self._shown(pid, _numa_maps_line)
 
+    def entries(self) -> dict[int, int]:
+        """Return this process and the made ones."""
+        return dict.fromkeys([os.getpid(), *self._kernel.processes], 0)
+
     def maps(self, pid: int) -> str:
         """Return the areas with their ends."""
-        return self._shown(pid, lambda a, _: f"{a.start:x}-{a.end:x} rw-p 00000000 00:00 0\n")
+        if pid in self._kernel.processes:
+            return self._kernel.processes[pid]
+        return self._shown(pid, lambda a, _: maps_line(a))
 
     def _shown(self, pid: int, line: Callable[[Area, dict[int, Folio]], str]) -> str:
         if self._kernel.life is Life.REAPED:
@@ -256,13 +285,21 @@ class MadeProcFs(ProcFs):
         return "".join(line(a, self._kernel.folios) for a in self._kernel.areas)
 
 
+def maps_line(found: Area) -> str:
+    """Return a line of maps."""
+    where = f"{found.start:x}-{found.end:x}"
+    if found.file is None:
+        return f"{where} rw-p 00000000 00:00 0\n"
+    return f"{where} rw-s 00000000 08:01 {found.inode} {found.file}\n"
+
+
 def _numa_maps_line(found: Area, folios: dict[int, Folio]) -> str:
     inside = [f for address, f in folios.items() if found.start <= address < found.end]
     scale = found.page_kib * 1024 // PAGE
     pages = {n: count // scale for n, count in Counter(f.node for f in inside).items()}
     figures = {"mapped" if found.file else "anon": len(inside) // scale}
     if any(f.bar is Bar.SHARED for f in inside):
-        figures["mapmax"] = 2
+        figures["mapmax"] = found.mapmax
     return area(
         pages,
         start=found.start,

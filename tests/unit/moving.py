@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from numad_py.act.mover import Mover, Tally
+from numad_py.act.mover import Mover
+from numad_py.act.tally import Tally
 from numad_py.kernel.procfs import ProcFs
 from numad_py.model.plan import Decision, Finding, MemoryMove, Reason, Verdict
 from numad_py.model.snapshot import WorkerId
@@ -47,7 +49,7 @@ def this_process() -> WorkerId:
     return WorkerId(os.getpid(), ProcFs().stat(os.getpid()).start_ticks)
 
 
-UNPACED = MigrationPolicy(rate_bytes_per_s=None)
+UNPACED = MigrationPolicy(rate_bytes_per_s=None, duty=1.0, longest_chunk_s=60.0)
 
 
 def move(
@@ -55,7 +57,7 @@ def move(
     plan: Mapping[tuple[int, int], int],
     policy: MigrationPolicy = UNPACED,
     *,
-    room: Callable[[int], int] = lambda _node: 1 << 60,
+    room: Callable[[int, int], int] = lambda _node, _page_bytes: 1 << 60,
     stop: threading.Event | None = None,
 ) -> Tally:
     """Carry out a plan, bytes by source and target, and return what the mover says of it."""
@@ -73,4 +75,4 @@ def home(kernel: FakeKernel, policy: MigrationPolicy = UNPACED) -> Tally:
 
 def chunked(size: int) -> MigrationPolicy:
     """Return a policy without pauses."""
-    return MigrationPolicy(chunk_bytes=size, rate_bytes_per_s=None)
+    return replace(UNPACED, chunk_bytes=size)

@@ -63,6 +63,18 @@ def test_all_threads_are_bound_and_given_back(child: WorkerId, tmp_path: Path) -
     assert journal.entries() == ()
 
 
+def test_threads_get_more_cpus_where_their_home_has_grown(child: WorkerId, tmp_path: Path) -> None:
+    """Bound to one CPU, then to all of them: each has its user's mask, and no more than that."""
+    cpus = os.sched_getaffinity(0)
+    journal = Journal(tmp_path, "boot")
+    bind(decision(child), frozenset({min(cpus)}), ProcFs(), Syscalls(), journal)
+    assert masks(child) == {frozenset({min(cpus)})}
+    bind(decision(child), frozenset({*cpus, 1000}), ProcFs(), Syscalls(), journal)
+    assert masks(child) == {frozenset(cpus)}
+    restore_all(journal, ProcFs(), Syscalls())
+    assert masks(child) == {frozenset(cpus)}
+
+
 def test_a_mask_that_its_user_changed_since_is_left(child: WorkerId, tmp_path: Path) -> None:
     """Only masks that still are what numad-py set are given back."""
     cpus = sorted(os.sched_getaffinity(0))

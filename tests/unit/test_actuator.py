@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from numad_py.act.actuator import DryActuator, RealActuator
+from numad_py.act.actuator import DryActuator
 from numad_py.act.journal import Journal
+from numad_py.act.real import RealActuator
 from numad_py.errors import NumadError
+from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.outcome import End, Outcome
@@ -66,12 +68,14 @@ class Bench:
         self.procfs = MadeProcFs(self.kernel)
         self.journal = Journal(folder / "state", "boot")
         self.told = threading.Semaphore(0)
-        nodes = [FakeNode(0, [0]), FakeNode(1, [1])]
+        pool = {2048: (SIZE // THP, SIZE // THP)}
+        nodes = [FakeNode(0, [0], free_mib=900, huge_pages=pool), FakeNode(1, [1])]
         self.machine = FakeMachine(folder, nodes).write()
         self.actuator = RealActuator(
-            Policy(migration=MigrationPolicy(chunk_bytes=CHUNK, rate_bytes_per_s=None)),
+            Policy(migration=MigrationPolicy(chunk_bytes=CHUNK, rate_bytes_per_s=None, duty=1.0)),
             self.procfs,
             SysFs(self.machine.sysfs),
+            CgroupFs(self.machine.sysfs / "fs/cgroup"),
             self.kernel,
             self.journal,
             self.told.release,
@@ -105,6 +109,30 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         made.actuator.stop(SOON_S)
         made.journal.close()
         process.kill()
+
+
+def test_memory_does_not_go_where_no_thread_may_run(bench: Bench) -> None:
+    """Its user has pinned it elsewhere since that was decided: nothing is moved after it."""
+    cpu = min(os.sched_getaffinity(0))
+    elsewhere = frozenset({max(os.sched_getaffinity(0)) + 1})
+    bench.actuator.submit(bench.decision(bind_cpus=elsewhere))
+    (outcome,) = bench.outcomes(1)
+    assert (outcome.end, outcome.threads_bound, outcome.threads_left) == (End.FAILED, 0, 4)
+    assert outcome.error is not None
+    assert "pinned elsewhere" in outcome.error
+    assert not outcome.moved
+    # Where some thread is there already, memory follows it.
+    os.sched_setaffinity(bench.worker.pid, {cpu})
+    others = [t.tid for t in bench.procfs.threads(bench.worker.pid) if t.tid != bench.worker.pid]
+    other = max(os.sched_getaffinity(0))
+    if other == cpu:
+        pytest.skip("one CPU")
+    for tid in others:
+        os.sched_setaffinity(tid, {other})
+    bench.actuator.submit(bench.decision(number=2, bind_cpus=frozenset({cpu})))
+    (outcome,) = bench.outcomes(1)
+    assert (outcome.threads_bound, outcome.threads_left) == (0, 3)
+    assert outcome.moved == {(1, 0): SIZE}
 
 
 def test_a_decision_is_carried_out_told_and_measured(bench: Bench) -> None:
@@ -281,6 +309,8 @@ def test_a_journal_that_cannot_be_written_keeps_no_outcome_back(
 
 def test_headroom_is_kept_by_the_policy_of_the_moment(bench: Bench) -> None:
     """A new policy holds from the next decision on: here it leaves no room on the target."""
+    bench.kernel.areas.clear()
+    bench.kernel.area(BASE, SIZE)
     bench.actuator.use(Policy(placement=PlacementPolicy(headroom=0.9)))
     bench.actuator.submit(bench.decision())
     assert [o.end for o in bench.outcomes(1)] == [End.NO_ROOM]

@@ -16,6 +16,7 @@ import pytest
 from numad_py.act.actuator import Actuator
 from numad_py.compose import build_actuator
 from numad_py.events import Event
+from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.outcome import End
@@ -64,7 +65,9 @@ def test_leaving_act_is_a_stop_and_coming_back_acts_again(
     first = os.sched_getaffinity(worker.pid)
     acting = policy(tmp_path, Mode.ACT, on_stop)
     mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    actuator = build_actuator(acting, ProcFs(), SysFs(), mailbox, dry=False)
+    actuator = build_actuator(
+        acting, ProcFs(), SysFs(), CgroupFs("/sys/fs/cgroup"), mailbox, dry=False
+    )
     try:
         actuator.submit(bind(worker))
         assert end_of(actuator) is End.DONE
@@ -89,7 +92,9 @@ def test_a_pause_outlasts_a_change_of_mode(tmp_path: Path, worker: WorkerId) -> 
     """What somebody paused by hand is not resumed by a reload."""
     acting = policy(tmp_path, Mode.ACT)
     mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    actuator = build_actuator(acting, ProcFs(), SysFs(), mailbox, dry=False)
+    actuator = build_actuator(
+        acting, ProcFs(), SysFs(), CgroupFs("/sys/fs/cgroup"), mailbox, dry=False
+    )
     try:
         actuator.pause()
         actuator.use(policy(tmp_path, Mode.ADVISE))

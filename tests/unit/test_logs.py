@@ -11,9 +11,20 @@ from typing import Any
 import pytest
 import structlog
 
+from numad_py.model.guard import Compared, Judgement
 from numad_py.model.outcome import End, Outcome, PageStatus
-from numad_py.model.plan import Decision, MemoryMove, Plan, Reason, Verdict
+from numad_py.model.plan import (
+    Alternative,
+    Decision,
+    Home,
+    HomeSource,
+    MemoryMove,
+    Plan,
+    Reason,
+    Verdict,
+)
 from numad_py.model.snapshot import WorkerId
+from numad_py.model.topology import Node, Topology
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.logs import Voice, configure
 from tests.unit.fake_kernel import MIB
@@ -21,6 +32,7 @@ from tests.unit.moving import decision
 
 ACT = decision(WorkerId(10, 5), [MemoryMove(1, 0, MIB)])
 REFUSE = replace(ACT, verdict=Verdict.REFUSE, reason=Reason.NO_ROOM, why="no node has room")
+TOPOLOGY = Topology(tuple(Node(i, frozenset({i}), 4096 * MIB, {}) for i in (0, 1, 2)))
 
 
 class Terminal(io.StringIO):
@@ -63,12 +75,12 @@ def plan(*decisions: Decision) -> Plan:
 def test_a_decision_is_said_once_for_as_long_as_it_stands(stream: io.StringIO) -> None:
     """With id, worker, reason and numbers; the next cycles say nothing of it."""
     voice = Voice()
-    voice.say(plan(REFUSE))
+    voice.say(plan(REFUSE), TOPOLOGY)
     (line,) = said(stream)
     assert (line["event"], line["reason"], line["decision"]) == ("refuse", "no-room", "1:x/0")
     assert (line["worker"], line["pid"], line["why"]) == ("x/0", 10, "no node has room")
     for cycle in (2, 3, 4):
-        voice.say(plan(replace(REFUSE, id=f"{cycle}:x/0", why="still none, by 1 MiB")))
+        voice.say(plan(replace(REFUSE, id=f"{cycle}:x/0", why="still none, by 1 MiB")), TOPOLOGY)
     assert said(stream) == []
 
 
@@ -77,7 +89,7 @@ def test_a_decision_that_changes_is_said_again(stream: io.StringIO) -> None:
     voice = Voice()
     other = replace(REFUSE, reason=Reason.MEMPOLICY)
     for what in (REFUSE, other, ACT, REFUSE):
-        voice.say(plan(what))
+        voice.say(plan(what), TOPOLOGY)
     assert [line["reason"] for line in said(stream)] == [
         "no-room",
         "mempolicy",
@@ -90,39 +102,71 @@ def test_a_worker_that_comes_back_is_said_again(stream: io.StringIO) -> None:
     """What was said of a worker is forgotten with it."""
     voice = Voice()
     for what in (plan(REFUSE), plan(), plan(REFUSE)):
-        voice.say(what)
+        voice.say(what, TOPOLOGY)
     assert len(said(stream)) == 2
 
 
 def test_another_worker_of_the_same_label_is_said(stream: io.StringIO) -> None:
     """A label is handed on between two cycles where a server restarts: that is another process."""
     voice = Voice()
-    voice.say(plan(REFUSE))
-    voice.say(plan(replace(REFUSE, worker=WorkerId(11, 9))))
+    voice.say(plan(REFUSE), TOPOLOGY)
+    voice.say(plan(replace(REFUSE, worker=WorkerId(11, 9))), TOPOLOGY)
     assert [line["pid"] for line in said(stream)] == [10, 11]
 
 
 def test_each_worker_is_said_for_itself(stream: io.StringIO) -> None:
     """One that stands does not silence another."""
     voice = Voice()
-    voice.say(plan(REFUSE))
-    voice.say(plan(REFUSE, replace(REFUSE, label="x/1")))
+    voice.say(plan(REFUSE), TOPOLOGY)
+    voice.say(plan(REFUSE, replace(REFUSE, label="x/1")), TOPOLOGY)
     assert [line["worker"] for line in said(stream)] == ["x/0", "x/1"]
 
 
 def test_waiting_is_said_to_those_who_debug(stream: io.StringIO) -> None:
     """A cooldown follows every move and is no news."""
-    Voice().say(plan(replace(ACT, verdict=Verdict.WAIT, reason=Reason.COOLDOWN)))
+    Voice().say(plan(replace(ACT, verdict=Verdict.WAIT, reason=Reason.COOLDOWN)), TOPOLOGY)
     assert [line["level"] for line in said(stream)] == ["debug"]
 
 
 def test_without_acting_the_commands_are_said(stream: io.StringIO) -> None:
     """Whoever only wants advice can do it by hand."""
-    Voice().say(plan(ACT), acting=True)
-    Voice().say(plan(ACT), acting=False)
+    Voice().say(plan(ACT), TOPOLOGY, acting=True)
+    Voice().say(plan(ACT), TOPOLOGY, acting=False)
     acting, advising = said(stream)
     assert "by_hand" not in acting
-    assert "10" in advising["by_hand"]
+    assert advising["by_hand"] == "migratepages 10 1 0"
+    assert "not_by_hand" not in advising
+
+
+def test_what_cannot_be_done_by_hand_is_said_with_what_helps(stream: io.StringIO) -> None:
+    """No command divides a node's memory among two; a restart places it."""
+    home = Home(frozenset({0, 2}), HomeSource.PLANNER, "told")
+    moves = (MemoryMove(1, 0, MIB), MemoryMove(1, 2, MIB))
+    divided = replace(ACT, moves=moves, finding=replace(ACT.finding, home=home))
+    Voice().say(plan(divided), TOPOLOGY, acting=False)
+    (line,) = said(stream)
+    assert line["by_hand"] == ""
+    assert line["not_by_hand"] == ["migratepages cannot divide what lies on node 1 among nodes 0,2"]
+    assert line["at_a_restart"] == "numactl --cpunodebind=0,2 --localalloc COMMAND"
+
+
+def test_what_shaped_a_choice_is_said_where_it_matters(stream: io.StringIO) -> None:
+    """Of what is done or refused; of a worker that rests it would be noise."""
+    shaped: dict[str, Any] = {
+        "constraints": ("why",),
+        "alternatives": (Alternative(frozenset({1}), MIB),),
+    }
+    rests: dict[str, Any] = {"verdict": Verdict.REST, "reason": Reason.HOME}
+    for what in (
+        replace(ACT, **shaped),
+        replace(REFUSE, **shaped),
+        replace(ACT, **shaped, **rests),
+    ):
+        Voice().say(plan(what), TOPOLOGY)
+    act, refuse, rest = said(stream)
+    for line in (act, refuse):
+        assert (line["constraints"], line["other_homes"]) == (["why"], ["node 1: 1.0 MiB dearer"])
+    assert "constraints" not in rest
 
 
 @pytest.mark.parametrize("end", End)
@@ -242,3 +286,20 @@ def test_a_level_leaves_out_what_is_below_it(level: str, shown: str) -> None:
     log.warning("w")
     log.error("e")
     assert "".join(line["event"] for line in said(stream)) == shown
+
+
+def test_what_a_guard_has_found_is_said_once(stream: io.StringIO) -> None:
+    """In its cycle, whatever was said of the worker; a move that stays is no warning."""
+    voice = Voice()
+    found = Judgement(2, Compared.KEPT, "p95 was 2 and is 1")
+    waits = replace(ACT, verdict=Verdict.WAIT, reason=Reason.COOLDOWN, judgement=found)
+    for cycle in (2, 3):
+        voice.say(Plan(cycle, (waits,)), TOPOLOGY)
+    decided, line = said(stream)
+    assert decided["event"] == "wait"
+    assert (line["event"], line["level"]) == ("guard kept", "info")
+    assert (line["worker"], line["why"]) == ("x/0", found.why)
+    undone = replace(waits, judgement=Judgement(4, Compared.UNDONE, "p95 was 1 and is 2"))
+    voice.say(Plan(4, (undone,)), TOPOLOGY)
+    (line,) = said(stream)
+    assert (line["event"], line["level"]) == ("guard undone", "warning")

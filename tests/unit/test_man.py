@@ -17,8 +17,9 @@ from numad_py import errors
 from numad_py.cli import build_parser
 from numad_py.errors import NumadError
 from numad_py.model.plan import Reason
-from numad_py.policy.keys import ARRAYS, EXCLUDE_KEYS, RULE_KEYS, TABLES
+from numad_py.policy.keys import ARRAYS, EXCLUDE_KEYS, GUARD_KEYS, RULE_KEYS, TABLES
 from numad_py.policy.load import defaults, load
+from numad_py.policy.schema import GuardPolicy
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "config/numad-py.toml"
@@ -87,7 +88,7 @@ def usage(parser: argparse.ArgumentParser) -> Iterator[str]:
         if name == "--help":
             continue
         value = "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
-        yield f"{name} {value}".strip()
+        yield f"{name} {value}{' ...' if action.nargs == '*' else ''}".strip()
 
 
 def synopsis() -> dict[str, set[str]]:
@@ -157,18 +158,36 @@ def test_every_table_and_key_stands_there_with_its_default() -> None:
 
 
 def test_every_key_of_rules_stands_there() -> None:
-    """Rules and excludes are explained together; excludes lack two keys, and those say so."""
+    """Rules and excludes are explained together; excludes lack some keys, and those say so."""
     text = sections(POLICY, "Ss")["[[rule]] and [[exclude]]"]
     assert tags(text, "Ic") == list(RULE_KEYS)
-    assert RULE_KEYS.keys() - EXCLUDE_KEYS.keys() == {"nodes", "spread"}
+    assert RULE_KEYS.keys() - EXCLUDE_KEYS.keys() == {
+        *("nodes", "spread", "shared", "files", "guard")
+    }
     for key in RULE_KEYS.keys() - EXCLUDE_KEYS.keys():
         assert re.search(rf"^\.It Ic {key}\n.*; for a rule only\.$", text, re.MULTILINE), key
+
+
+def test_every_key_of_a_guard_stands_there_with_its_default() -> None:
+    """The page, the sample and the code name the same keys, with the same defaults."""
+    listed = tags(sections(POLICY, "Ss")["[rule.guard]"], "Ic")
+    assert [tag.split(" = ")[0] for tag in listed] == list(GUARD_KEYS)
+    given = tomli.loads("\n".join(tag for tag in listed if " = " in tag))
+    guard = GuardPolicy("http://localhost/", "x")
+    for name, value in given.items():
+        assert GUARD_KEYS[name].parse(value) == getattr(guard, GUARD_KEYS[name].field), name
+    sample = SAMPLE.read_text().partition("# [rule.guard]")[2].partition("#\n")[0]
+    text = "\n".join(line.removeprefix("# ") for line in sample.splitlines()[1:])
+    shown = tomli.loads(text)
+    assert list(shown) == list(GUARD_KEYS)
+    assert given.items() <= shown.items()
 
 
 def test_no_page_names_a_key_that_is_not_there() -> None:
     """A key is named with its table, a key of a rule alone, and a table in its brackets."""
     known = {*RULE_KEYS, *(f"[{table}]" for table in TABLES), *(f"[[{name}]]" for name in ARRAYS)}
     known |= {f"{table}.{key}" for table, (_, keys) in TABLES.items() for key in keys}
+    known |= {"[rule.guard]", *GUARD_KEYS}
     for page in PAGES:
         # The tags are keys with their values, and held against the sample elsewhere.
         text = re.sub(r"^\.It Ic \S+ = .*$", "", page, flags=re.MULTILINE)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from numad_py.model.guard import Compared
 from numad_py.model.machine import HugePages, Interference, NodeState, NumaStat, Pressure
 from numad_py.model.plan import Plan, Reason
 from numad_py.model.residency import Confirmation, Residency, Source
@@ -36,6 +37,17 @@ def named(series: Series, name: str) -> dict[str, float]:
 
 
 # Readings
+
+
+def test_what_guards_found_is_counted_from_the_start() -> None:
+    """Each result has its series, so that the first move that is taken back shows as a rise."""
+    series = exposed(snapshot(), Totals(judgements={Compared.UNDONE: 2}))
+    assert named(series, "guard_judgements_total") == {
+        'result="kept"': 0.0,
+        'result="undone"': 2.0,
+        'result="not-comparable"': 0.0,
+        'result="unreadable"': 0.0,
+    }
 
 
 def test_readings_are_counted_by_source_from_the_start() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from numad_py.act.mover import Tally
+from numad_py.act.tally import Tally
 from numad_py.model.outcome import End, PageStatus
 from tests.fake_tree import PAGE
 from tests.unit.fake_kernel import BASE, MIB, THP, Area, Bar, FakeKernel

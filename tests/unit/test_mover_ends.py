@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from numad_py.act.mover import Tally
+from numad_py.act.tally import Tally
 from numad_py.model.outcome import End, PageStatus
 from numad_py.policy.schema import Method, MigrationPolicy
 from tests.fake_tree import PAGE
 from tests.unit.fake_kernel import BASE, MIB, THP, Bar, FakeKernel, Life
-from tests.unit.moving import home, move
+from tests.unit.moving import chunked, home, move
 
 CHUNK = 2 * THP
 SIZE = 8 * CHUNK
 PLAN = {(1, 0): SIZE}
-CHUNKED = MigrationPolicy(chunk_bytes=CHUNK, rate_bytes_per_s=None)
+CHUNKED = chunked(CHUNK)
 
 
 def many(kernel: FakeKernel) -> None:
@@ -36,10 +37,10 @@ def test_without_room_nothing_is_handed_in() -> None:
     """Room is asked for before each call: a full target is never pushed into."""
     kernel = FakeKernel()
     many(kernel)
-    tally = move(kernel, PLAN, CHUNKED, room=lambda _node: CHUNK - 1)
+    tally = move(kernel, PLAN, CHUNKED, room=lambda _node, _page_bytes: THP - 1)
     assert tally.end is End.NO_ROOM
     assert kernel.calls == []
-    assert tally.pages == {PageStatus.NO_ROOM: 2}
+    assert tally.pages == {PageStatus.NO_ROOM: 1}
 
 
 def test_room_that_is_lost_on_the_way_ends_it() -> None:
@@ -47,7 +48,7 @@ def test_room_that_is_lost_on_the_way_ends_it() -> None:
     kernel = FakeKernel()
     many(kernel)
 
-    def room(node: int) -> int:
+    def room(node: int, _page_bytes: int) -> int:
         assert node == 0
         return 3 * CHUNK - kernel.bytes_on(0)
 
@@ -107,7 +108,7 @@ def test_the_end_of_the_worker_ends_it(life: Life, inside: bool) -> None:  # noq
             return timeout is None
 
     kernel.on_call = lambda _calls: end(here=inside)
-    paced = MigrationPolicy(chunk_bytes=CHUNK, rate_bytes_per_s=1)
+    paced = replace(CHUNKED, rate_bytes_per_s=1)
     tally = move(kernel, PLAN, paced, stop=Pausing())
     assert tally.end is End.GONE
     assert tally.moved == kernel.moved == {(1, 0): 3 * CHUNK}
@@ -143,7 +144,7 @@ def test_a_rate_is_kept_by_pauses_after_each_chunk(
 
     kernel.on_call = on_call
     monkeypatch.setattr("numad_py.kernel.clock.monotonic_s", lambda: now[0])
-    paced = MigrationPolicy(chunk_bytes=CHUNK, rate_bytes_per_s=4 * CHUNK)
+    paced = replace(CHUNKED, rate_bytes_per_s=4 * CHUNK)
     move(kernel, PLAN, paced, stop=Waiting())
     assert pauses == [pytest.approx(pause_s)] * 8 if pause_s else pauses == []
 
@@ -198,7 +199,7 @@ def test_migrate_pages_asks_for_room_and_for_stop_first(stopped: bool, end: End)
     many(kernel)
     if stopped:
         stop.set()
-    tally = move(kernel, PLAN, MIGRATING, room=lambda _node: MIB, stop=stop)
+    tally = move(kernel, PLAN, MIGRATING, room=lambda _node, _page_bytes: MIB, stop=stop)
     assert tally.end is end
     assert kernel.migrations == []
 

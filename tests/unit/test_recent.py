@@ -45,6 +45,14 @@ def test_the_first_answer_holds_the_policy() -> None:
     assert decode(Policy, answer["policy"]) == defaults()
 
 
+def test_each_daemon_has_a_token_of_its_own() -> None:
+    """By which whoever records tells its cycle 3 from that of the daemon before it."""
+    recent = Recent()
+    first, later = (recent.document(after, defaults(), 1.0)["start"] for after in (None, 7))
+    assert first == later
+    assert first != Recent().document(7, defaults(), 1.0)["start"]
+
+
 def test_cycles_are_answered_once() -> None:
     """Those after the last one that the asker has, as many as are kept."""
     recent = Recent()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from numad_py.model.machine import Pressure
-from numad_py.model.plan import Decision, Reason, Verdict
+from numad_py.model.plan import Alternative, Cost, Decision, Limit, MemoryMove, Reason, Verdict
 from numad_py.model.residency import Kind, Mobility, Source
 from numad_py.model.snapshot import PassedOver, Snapshot
 from numad_py.model.topology import Node, Topology
@@ -49,6 +49,7 @@ def plan(*decisions: Decision) -> list[str]:
     [
         ({}, "from the daemon, mode act, cycle 3, 4s ago"),
         ({"paused": True}, "from the daemon, mode act, paused, cycle 3, 4s ago"),
+        ({"dry_run": True}, "from the daemon, mode act in a dry run, cycle 3, 4s ago"),
         ({"began_at_s": -296.0}, "from the daemon, mode act, cycle 3, 5min ago"),
     ],
 )
@@ -123,6 +124,45 @@ def test_those_that_do_not_rest_are_named_however_many() -> None:
         for i in range(5)
     ]
     assert plan(*waits) == [f"x/{i}  paused" for i in range(5)]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ACT, Verdict.REFUSE])
+def test_a_plan_tells_what_shaped_a_choice_and_how_to_do_it_by_hand(verdict: Verdict) -> None:
+    """Below the reason of who acts or is refused; what the reason has said is not said again."""
+    shaped: dict[str, Any] = {
+        "alternatives": (
+            Alternative(frozenset({1}), 5 * MIB),
+            Alternative(frozenset({0, 1}), -MIB, Limit.MEMORY),
+        ),
+        "constraints": ("first", "second", "told"),
+        "cost": Cost(moving=3 * MIB, device=MIB),
+        "moves": (MemoryMove(1, 0, MIB), MemoryMove(2, 0, MIB)),
+    }
+    seen = worker("x/0")
+    decision = replace(rests(seen), why="because (told)", verdict=verdict, **shaped)
+    (told,) = plan(decision)
+    restart = "    at a restart  numactl --cpunodebind=0 --localalloc COMMAND"
+    assert told.splitlines() == [
+        "x/0  because (told)",
+        "    shaped by     first",
+        "                  second",
+        "    cost          4.0 MiB: 3.0 MiB for the move, 1.0 MiB for the way to its devices",
+        "    other homes   node 1: 5.0 MiB dearer",
+        "                  nodes 0-1: too little memory for it beside the others",
+        "    by hand       migratepages 10 1 0",
+        "                  migratepages 10 2 0",
+        *([restart] if verdict is Verdict.ACT else []),
+    ]
+    assert plan(replace(decision, verdict=Verdict.WAIT)) == ["x/0  because (told)"]
+
+
+def test_a_plan_says_what_cannot_be_done_by_hand() -> None:
+    """Where a node's memory would have to be divided, no command is made up."""
+    moves = (MemoryMove(2, 0, MIB), MemoryMove(2, 1, MIB))
+    (told,) = plan(replace(rests(worker("x/0")), why="y", verdict=Verdict.ACT, moves=moves))
+    assert told.splitlines()[1] == (
+        "    by hand       (migratepages cannot divide what lies on node 2 among nodes 0-1)"
+    )
 
 
 # What is worth a word

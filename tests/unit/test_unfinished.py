@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from numad_py.decide.decisions import decide
@@ -22,7 +20,7 @@ TOPOLOGY = Topology(
 )
 
 
-def seen(remote_bytes: int) -> Snapshot:
+def seen(remote_bytes: int, at_s: float = 100.0) -> Snapshot:
     """Return two nodes with a worker pinned to node 0 and so much of its GiB on node 1."""
     entries = (
         ResidencyEntry(0, Kind.ANON, Mobility.MOVABLE, GIB - remote_bytes),
@@ -38,13 +36,13 @@ def seen(remote_bytes: int) -> Snapshot:
         threads=(Thread(7, 1, frozenset({0}), 0, 0),),
         cpuset_cpus=None,
         memory=MemoryStatus(),
-        residency=Residency(entries, 100.0),
+        residency=Residency(entries, at_s),
         run_share={0: 1.0},
         demand_cpus=0.0,
-        age_s=100.0,
+        age_s=at_s,
     )
     states = tuple(NodeState(i, 8 * GIB, 4 * GIB, 0) for i in range(2))
-    return Snapshot(1, 100.0, TOPOLOGY, states, (worker,))
+    return Snapshot(1, at_s, TOPOLOGY, states, (worker,))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +55,5 @@ def test_what_a_pause_broke_off_goes_on_below_the_threshold(end: End, then: Reas
     (decision,) = plan.decisions
     assert decision.verdict is Verdict.ACT
     state = remember(state, [Outcome(decision, end, 100.0, 1.0, moved={(1, 0): GIB})], 101.0)
-    later = replace(seen(GIB // 50), at_s=1000.0)
-    (again,) = decide(later, Policy(), state)[0].decisions
+    (again,) = decide(seen(GIB // 50, 1000.0), Policy(), state)[0].decisions
     assert again.reason is then

@@ -1,0 +1,166 @@
+"""What the undo journal holds, and how that stands in a line of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numad_py.model.cpulist import format_list, parse_list
+from numad_py.model.snapshot import WorkerId
+
+_MOST_PIDS = 1 << 22
+"""PID_MAX_LIMIT (include/linux/threads.h)."""
+
+VALUES = frozenset({"kernel.numa_balancing"})
+"""Settings whose value is changed: root gives back what the service has written here, and no
+other."""
+
+
+@dataclass(frozen=True)
+class ThreadMasks:
+    """One thread's mask before, and the mask that numad-py set."""
+
+    start_ticks: int
+    before: frozenset[int]
+    ours: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that is to be undone for one worker."""
+
+    worker: WorkerId
+    label: str
+    decision: str
+    threads: Mapping[int, ThreadMasks] = field(default_factory=dict)
+    earlier: frozenset[frozenset[int]] = frozenset()
+    """Masks set before these; a thread may still have one where binding anew was cut short."""
+
+    @property
+    def set_masks(self) -> frozenset[frozenset[int]]:
+        """Every mask that numad-py has set on a thread of this worker."""
+        return self.earlier | {masks.ours for masks in self.threads.values()}
+
+    @property
+    def first_mask(self) -> frozenset[int]:
+        """The worker's own mask: that of the main thread, else of all together."""
+        main = self.threads.get(self.worker.pid)
+        if main is not None:
+            return main.before
+        return frozenset().union(*(masks.before for masks in self.threads.values()))
+
+    def inherited(self, mask: frozenset[int]) -> frozenset[int]:
+        """Return the first mask for a thread born since, which has one of ours from its creator.
+
+        Its creator's, where all that have this mask had the same one before; else the worker's.
+        """
+        before = {masks.before for masks in self.threads.values() if masks.ours == mask}
+        return before.pop() if len(before) == 1 else self.first_mask
+
+
+@dataclass(frozen=True)
+class Change:
+    """A kernel setting that numad-py has changed."""
+
+    name: str
+    before: int
+    ours: int
+    """What it was set to."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Huge pages that were added to a pool for the time of a move, to be taken off again."""
+
+    page_bytes: int
+    target: int
+    """The node whose pool has them."""
+    wanted: int
+    """Pages that were to be added; it may have got fewer."""
+    pools: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Persistent and free pages before, by node: of the target, and of those that pages leave."""
+
+    @property
+    def name(self) -> str:
+        """What the journal knows it by."""
+        return f"huge pages of {self.page_bytes >> 10} kB on node {self.target}"
+
+
+def record_of(entry: Entry, boot_id: str) -> dict[str, Any]:
+    """Return the record of a worker's entry."""
+    return {
+        "v": 1,
+        "boot_id": boot_id,
+        "pid": entry.worker.pid,
+        "start_ticks": entry.worker.start_ticks,
+        "label": entry.label,
+        "decision": entry.decision,
+        "threads": {
+            str(tid): [masks.start_ticks, format_list(masks.before), format_list(masks.ours)]
+            for tid, masks in entry.threads.items()
+        },
+        "earlier": sorted(format_list(mask) for mask in entry.earlier),
+    }
+
+
+def entry_of(record: Mapping[str, Any]) -> Entry:
+    """Return the worker's entry of a record.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none of this version.
+    """
+    _check_version(record)
+    if not 0 < record["pid"] <= _MOST_PIDS:
+        msg = "not a pid"
+        raise ValueError(msg)
+    return Entry(
+        worker=WorkerId(int(record["pid"]), int(record["start_ticks"])),
+        label=str(record["label"]),
+        decision=str(record["decision"]),
+        threads={
+            int(tid): ThreadMasks(int(start), parse_list(before), parse_list(ours))
+            for tid, (start, before, ours) in record["threads"].items()
+        },
+        earlier=frozenset(parse_list(mask) for mask in record.get("earlier", ())),
+    )
+
+
+def setting_record(setting: Change | Growth, boot_id: str) -> dict[str, Any]:
+    """Return the record of a kernel setting."""
+    record: dict[str, Any] = {"v": 1, "boot_id": boot_id, "setting": setting.name}
+    if isinstance(setting, Change):
+        return {**record, "before": setting.before, "ours": setting.ours}
+    return {
+        **record,
+        "page_bytes": setting.page_bytes,
+        "target": setting.target,
+        "wanted": setting.wanted,
+        "pools": {str(node): list(counts) for node, counts in setting.pools.items()},
+    }
+
+
+def setting_of(record: Mapping[str, Any]) -> Change | Growth:
+    """Return the kernel setting of a record.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none of this version.
+    """
+    _check_version(record)
+    if "ours" in record:
+        if record["setting"] not in VALUES:
+            msg = "not a setting that numad-py changes"
+            raise ValueError(msg)
+        return Change(str(record["setting"]), int(record["before"]), int(record["ours"]))
+    return Growth(
+        page_bytes=int(record["page_bytes"]),
+        target=int(record["target"]),
+        wanted=int(record["wanted"]),
+        pools={int(n): (int(pages), int(free)) for n, (pages, free) in record["pools"].items()},
+    )
+
+
+def _check_version(record: Mapping[str, Any]) -> None:
+    if record["v"] != 1:
+        msg = "not a record of this version"
+        raise ValueError(msg)

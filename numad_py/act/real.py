@@ -1,0 +1,286 @@
+"""The doer that acts: one thread moves, one worker after the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+
+import structlog
+
+from numad_py.act import affinity
+from numad_py.act.huge import HugePages
+from numad_py.act.journal import Journal
+from numad_py.act.measure import measure
+from numad_py.act.mover import Mover
+from numad_py.act.refusals import Refusals
+from numad_py.act.settings import Keeper
+from numad_py.act.tally import Tally
+from numad_py.errors import NumadError, Vanished
+from numad_py.kernel import clock
+from numad_py.kernel.cgroupfs import CgroupFs
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.settings import Settings
+from numad_py.kernel.syscalls import Syscalls
+from numad_py.kernel.sysfs import SysFs
+from numad_py.model.outcome import End, Outcome
+from numad_py.model.plan import Decision
+from numad_py.model.settings import SettingsTold
+from numad_py.model.snapshot import Thread, WorkerId
+from numad_py.policy.schema import Policy
+
+log = structlog.get_logger(__name__)
+
+
+class _Mark(Enum):
+    """What else may stand in the mover's queue."""
+
+    GO_ON = "go on"
+    """All decisions before it were to be stopped; those behind it are not."""
+    END = "end"
+
+
+class RealActuator:
+    """One mover thread with a queue: threads first, then memory, then measured again."""
+
+    def __init__(  # noqa: PLR0917 - the rooms it works with
+        self,
+        policy: Policy,
+        procfs: ProcFs,
+        sysfs: SysFs,
+        cgroups: CgroupFs,
+        syscalls: Syscalls,
+        journal: Journal,
+        on_outcome: Callable[[], None],
+    ) -> None:
+        """Start the thread; ``on_outcome`` is called on it whenever something has ended."""
+        self._policy = policy
+        self._procfs = procfs
+        self._sysfs = sysfs
+        self._cgroups = cgroups
+        self._syscalls = syscalls
+        self._journal = journal
+        self._on_outcome = on_outcome
+        self._queue: queue.SimpleQueue[Decision | _Mark] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._halt = threading.Event()
+        self._paused = False
+        self._lock = threading.Lock()
+        """Guards the journal, which the mover and the main loop both use."""
+        self._pending = 0
+        self._current: tuple[WorkerId, Tally] | None = None
+        self._refusals = Refusals()
+        settings = Settings(procfs.root, sysfs.root)
+        self.keeper = Keeper(settings, journal)
+        self._huge = HugePages(sysfs, settings, journal, self.keeper, policy, self._halt)
+        self._mover = Mover(
+            procfs, syscalls, self._huge.room, self._halt, self._refusals, self._huge
+        )
+        self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
+        self._thread.start()
+
+    def submit(self, decision: Decision) -> None:
+        """Queue a decision."""
+        self._pending += 1
+        self._queue.put(decision)
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return what has ended."""
+        done: list[Outcome] = []
+        while True:
+            try:
+                done.append(self._ended.get_nowait())
+            except queue.Empty:
+                break
+        for outcome in done:
+            # Who has become another program lives, and may have masks of ours.
+            if outcome.end is End.GONE and self._has_ended(outcome.decision.worker):
+                self._forget([outcome.decision.worker])
+        self._pending -= len(done)
+        return tuple(done)
+
+    def forget_ended(self, alive: frozenset[WorkerId]) -> None:
+        """Drop the journal's entries of processes that have ended.
+
+        A process that is no worker any more may well live, and have our masks.
+        """
+        doubtful = [e.worker for e in self._journal.entries() if e.worker not in alive]
+        # Only then the lock: the mover holds it for as long as it binds, and this is every cycle.
+        if ended := [worker for worker in doubtful if self._has_ended(worker)]:
+            self._forget(ended)
+
+    def _has_ended(self, worker: WorkerId) -> bool:
+        try:
+            return self._procfs.stat(worker.pid).start_ticks != worker.start_ticks
+        except Vanished:
+            return True
+        except NumadError:
+            return False
+
+    def _forget(self, workers: Collection[WorkerId]) -> None:
+        for worker in workers:
+            self._refusals.forget(worker)
+        try:
+            with self._lock:
+                for worker in workers:
+                    self._journal.forget(worker)
+        except NumadError as error:
+            # It has ended, so there is nothing to undo; the entry goes with the next boot.
+            log.warning("journal not written", error=str(error))
+
+    def busy(self) -> int:
+        """Return what is queued, under way, or ended and not fetched yet."""
+        return self._pending - self._ended.qsize()
+
+    def progress(self) -> Mapping[WorkerId, int]:
+        """Return bytes moved so far of the move under way."""
+        current = self._current
+        return {current[0]: current[1].moved_bytes} if current is not None else {}
+
+    def first_masks(
+        self, worker: WorkerId, threads: tuple[Thread, ...]
+    ) -> Mapping[int, frozenset[int]]:
+        """Return what the journal knows of the threads that have a mask of ours."""
+        return affinity.first_masks(worker, self._journal.entry(worker), threads)
+
+    def use(self, policy: Policy) -> None:
+        """Go on by another policy; what the earlier one decided ends as stopped."""
+        self._policy = self._huge.policy = policy
+        self._halt.set()
+        self._queue.put(_Mark.GO_ON)
+
+    def pause(self) -> None:
+        """Stop the move under way within a chunk; what waits ends as stopped."""
+        self._paused = True
+        self._halt.set()
+
+    def resume(self) -> None:
+        """Move again, once what waits has ended as stopped."""
+        self._paused = False
+        self._queue.put(_Mark.GO_ON)
+
+    def restore_all(self) -> int:
+        """Give every mask back."""
+        with self._lock:
+            return affinity.restore_all(self._journal, self._procfs, self._syscalls)
+
+    def restore_settings(self) -> tuple[str, ...]:
+        """Give kernel settings back; return what was done, in words."""
+        return self.keeper.give_back()
+
+    def settings(self) -> SettingsTold:
+        """Return what is changed of kernel settings, and what could not be."""
+        return self.keeper.told()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread after its chunk; a call that lasts longer is not waited for."""
+        self._paused = True
+        self._halt.set()
+        self._queue.put(_Mark.END)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not _Mark.END:
+            if item is _Mark.GO_ON:
+                if not self._paused:
+                    self._halt.clear()
+                continue
+            self._ended.put(self._carry_out(item))
+            self._on_outcome()
+
+    def _carry_out(self, decision: Decision) -> Outcome:
+        """Bind, move, measure; whatever goes wrong becomes part of the outcome."""
+        started_at_s, began_s = clock.boottime_s(), clock.monotonic_s()
+        tally = Tally()
+        bound = given_back = affinity.Bound()
+        after = None
+        self._current = (decision.worker, tally)
+        try:
+            given_back = self._give_back(decision, tally)
+            bound = self._bind(decision, tally)
+            self._require_home(decision, bound)
+            if tally.end is End.DONE and decision.moves:
+                self._move(decision, tally)
+            if decision.moves and tally.end is not End.GONE and not self._halt.is_set():
+                after = measure(decision.worker.pid, self._procfs)
+        except Vanished:
+            tally.end = End.GONE
+        except (NumadError, OSError) as error:
+            tally.end, tally.error = End.FAILED, str(error)
+        except Exception as error:  # the thread must outlive any one worker
+            log.exception("carrying out a decision failed", decision=decision.id)
+            tally.end, tally.error = End.FAILED, repr(error)
+        finally:
+            self._current = None
+        return Outcome(
+            decision=decision,
+            end=tally.end,
+            started_at_s=started_at_s,
+            duration_s=clock.monotonic_s() - began_s,
+            threads_bound=bound.threads,
+            threads_left=bound.left + given_back.left,
+            threads_given_back=given_back.threads,
+            moved=dict(tally.moved),
+            moved_shared=dict(tally.moved_shared),
+            pages=dict(tally.pages),
+            refused_bytes=dict(tally.refused_bytes),
+            chunks=tally.chunks,
+            longest_chunk_s=tally.longest_chunk_s,
+            waited_s=tally.waited_s,
+            after=after,
+            error=tally.error,
+        )
+
+    def _move(self, decision: Decision, tally: Tally) -> None:
+        cgroup = self._procfs.cgroup(decision.worker.pid)
+
+        def stalled() -> dict[str, float]:
+            found = self._procfs.stalled_s()
+            own_s = self._cgroups.memory_stalled_s(cgroup) if cgroup is not None else None
+            return found if own_s is None else {**found, "cgroup": own_s}
+
+        self._mover.move(decision, self._policy.migration, tally, stalled)
+
+    def _require_home(self, decision: Decision, bound: affinity.Bound) -> None:
+        """See to it that memory goes where a thread is: all masks may be new since the decision.
+
+        Raises:
+            NumadError: no thread could be bound, and none is there.
+        """
+        cpus = decision.bind_cpus
+        if cpus is None or bound.threads or not bound.left or not decision.moves:
+            return
+        masks = (thread.affinity for thread in self._procfs.threads(decision.worker.pid))
+        if not any(mask and mask <= cpus for mask in masks):
+            msg = (
+                "none of its threads may run on its home CPUs: they were pinned elsewhere since "
+                "that was decided, so its memory is left where it is"
+            )
+            raise NumadError(msg)
+
+    def _give_back(self, decision: Decision, tally: Tally) -> affinity.Bound:
+        """Give a worker's threads their first masks, where the decision takes a move back."""
+        if not decision.give_back:
+            return affinity.Bound()
+        with self._lock:
+            if self._halt.is_set():
+                tally.end = End.STOPPED
+            entry = self._journal.entry(decision.worker)
+            if tally.end is not End.DONE or entry is None:
+                return affinity.Bound()
+            given_back = affinity.restore(entry, self._procfs, self._syscalls)
+        if not given_back.left:
+            self._forget([decision.worker])
+        return given_back
+
+    def _bind(self, decision: Decision, tally: Tally) -> affinity.Bound:
+        with self._lock:
+            # Under the lock: whoever gives masks back has said so before, and holds it meanwhile.
+            if self._halt.is_set():
+                tally.end = End.STOPPED
+            if tally.end is not End.DONE or decision.bind_cpus is None:
+                return affinity.Bound()
+            return affinity.bind(
+                decision, decision.bind_cpus, self._procfs, self._syscalls, self._journal
+            )

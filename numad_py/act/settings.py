@@ -1,0 +1,160 @@
+"""Kernel settings that are changed for as long as numad-py acts, journalled before each change.
+
+A setting that somebody else has set since is left alone. All are given back when acting ends,
+whatever ``on_stop`` says of masks: a mask is the worker's, a setting is the whole machine's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import structlog
+
+from numad_py.act.journal import Change, Growth, Journal
+from numad_py.act.pools import give_back_pages
+from numad_py.errors import NumadError
+from numad_py.kernel.settings import AUTONUMA, BALANCES, Settings
+from numad_py.model.settings import SettingsTold
+
+log = structlog.get_logger(__name__)
+
+LEFT_ON = (
+    "threads bound to their home draw pages there too; free ones may draw them away; "
+    '[migration] autonuma = "off" switches it off while numad-py acts'
+)
+
+
+class Keeper:
+    """Changes settings and gives them back; any thread may call it."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        """Change nothing yet."""
+        self._settings = settings
+        self._journal = journal
+        self._switched = False
+        self._problems: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
+
+    def take_up(self) -> None:
+        """Give back what was added for moves of an earlier run, which was killed."""
+        self._give_back(s for s in self._journal.settings() if isinstance(s, Growth))
+
+    def use(self, *, acting: bool, autonuma_off: bool) -> None:
+        """Have the settings as mode and policy want them; what cannot be had is said once.
+
+        A value that somebody else sets while it stays wanted is left as it is.
+        """
+        wanted = acting and autonuma_off
+        if wanted and not self._switched:
+            self._switch_off()
+        elif not wanted:
+            self._problems.pop(AUTONUMA, None)
+            self._give_back(s for s in self._journal.settings() if isinstance(s, Change))
+            if acting:
+                self._say_left_on()
+        self._switched = wanted
+
+    def give_back(self) -> tuple[str, ...]:
+        """Give back all that the journal holds; return what was done, in words.
+
+        What cannot be given back stays in the journal, and it is said why.
+        """
+        self._switched = False
+        return self._give_back(self._journal.settings())
+
+    def _give_back(self, settings: Iterable[Change | Growth]) -> tuple[str, ...]:
+        said = []
+        for setting in settings:
+            try:
+                if isinstance(setting, Change):
+                    told = self._give_back_value(setting)
+                else:
+                    told = self.give_back_pages(setting)
+            except NumadError as error:
+                self.failed(setting.name, error)
+                continue
+            said.append(told)
+        return tuple(said)
+
+    def give_back_pages(self, growth: Growth) -> str:
+        """Take off the pages that were added to a pool; see ``pools.give_back_pages``.
+
+        Raises:
+            NumadError: they could not be taken off, or the journal could not be written.
+        """
+        told = give_back_pages(growth, self._settings)
+        self._journal.forget_setting(growth.name)
+        log.info("huge pages given back", pool=growth.name, result=told)
+        return f"{growth.name}: {told}"
+
+    def failed(self, name: str, error: NumadError) -> None:
+        """Count a failure, and say it where it is not the same as the last one."""
+        self._failures["numa_balancing" if name == AUTONUMA else "huge_pages"] += 1
+        if self._problems.get(name) != str(error):
+            log.warning("kernel setting not changed", setting=name, error=str(error))
+        self._problems[name] = str(error)
+
+    def solved(self, name: str) -> None:
+        """Say no more of what could not be changed before."""
+        self._problems.pop(name, None)
+
+    def told(self) -> SettingsTold:
+        """Return what is changed, and what could not be."""
+        changed = {
+            s.name: f"{s.ours}, was {s.before}"
+            if isinstance(s, Change)
+            else f"{s.wanted} more for a move"
+            for s in self._journal.settings()
+        }
+        return SettingsTold(changed, dict(self._problems), dict(self._failures))
+
+    # AutoNUMA
+
+    def _switch_off(self) -> None:
+        known = self._journal.setting(AUTONUMA)
+        try:
+            value = self._settings.autonuma()
+            if isinstance(known, Change):
+                if value == known.ours:
+                    log.info("AutoNUMA is off since an earlier run", setting=AUTONUMA, value=value)
+                    return
+                self._journal.forget_setting(AUTONUMA)
+            if value is None or not value & BALANCES:
+                return
+            self._set(Change(AUTONUMA, before=value, ours=value & ~BALANCES))
+        except NumadError as error:
+            self.failed(AUTONUMA, error)
+        else:
+            self._problems.pop(AUTONUMA, None)
+
+    def _set(self, change: Change) -> None:
+        self._journal.put_setting(change)
+        try:
+            self._settings.set_autonuma(change.ours)
+        except NumadError:
+            self._journal.forget_setting(change.name)
+            raise
+        log.info("AutoNUMA switched off", setting=change.name, was=change.before, now=change.ours)
+
+    def _give_back_value(self, change: Change) -> str:
+        value = self._settings.autonuma()
+        if value == change.ours:
+            self._settings.set_autonuma(change.before)
+            told = f"{change.name} is {change.before} again"
+            log.info("AutoNUMA given back", setting=change.name, was=change.ours, now=change.before)
+        else:
+            told = f"{change.name} is {value}, which somebody else has set: it is left"
+            if value == change.before:
+                told = f"{change.name} is {change.before} already"
+            log.info("AutoNUMA is not what numad-py set", setting=change.name, result=told)
+        self._journal.forget_setting(change.name)
+        return told
+
+    def _say_left_on(self) -> None:
+        try:
+            value = self._settings.autonuma()
+        except NumadError:
+            return
+        if value is not None and value & BALANCES:
+            log.info("AutoNUMA is on", setting=AUTONUMA, value=value, what_follows=LEFT_ON)

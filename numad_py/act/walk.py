@@ -1,0 +1,218 @@
+"""One pass over a worker's ranges, chunk by chunk: ask, move what is remote, count, rest."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from numad_py.act.brakes import Brakes
+from numad_py.act.handing import Hands
+from numad_py.act.identity import Alive
+from numad_py.act.pace import Pace
+from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.act.ranges import BASE_PAGE, Range
+from numad_py.act.refusals import Refusals
+from numad_py.act.tally import Tally
+from numad_py.kernel import clock
+from numad_py.kernel.syscalls import Syscalls
+from numad_py.model.outcome import End, PageStatus
+from numad_py.model.plan import Decision
+
+BARREN_CHUNKS = 3
+"""After so many in a row in which pages refused and none moved, the rest of an area is left."""
+
+
+@dataclass
+class _Area:
+    """A range while it is walked over."""
+
+    found: Range
+    left: dict[int, int]
+    """Bytes by source that were seen there and have not been met yet."""
+    barren: int = 0
+    """Chunks in a row in which pages refused and none moved."""
+
+    @property
+    def unit(self) -> int:
+        """What a chunk is made of: pages, or huge pages where there may be some."""
+        return THP_BYTES if self.found.may_be_thp else self.found.page_bytes
+
+
+@dataclass
+class Walk:
+    """Carries out the moves of one decision."""
+
+    decision: Decision
+    syscalls: Syscalls
+    handle: Alive
+    tally: Tally
+    pace: Pace
+    brakes: Brakes
+    room: Callable[[int, int], int]
+    """Bytes that a node can still take, in pages of a size."""
+    refusals: Refusals
+    stop: threading.Event
+    _budget: dict[int, list[list[int]]] = field(default_factory=dict)
+    """By source node: [target, bytes left] pairs in order."""
+    _full: set[tuple[int, int]] = field(default_factory=set)
+    """Targets without room, with the size of page that they have no room for."""
+
+    @property
+    def full(self) -> frozenset[tuple[int, int]]:
+        """Targets that had no room, with the size of page that they had none for."""
+        return frozenset(self._full)
+
+    def run(self, ranges: Sequence[Range]) -> None:
+        """Move these ranges, in this order."""
+        for move in self.decision.moves:
+            self._budget.setdefault(move.source, []).append([move.target, move.move_bytes])
+        for found in ranges:
+            self._range(found)
+            if self.tally.end is not End.DONE:
+                return
+        if self._full:
+            self.tally.end = End.NO_ROOM
+
+    def _range(self, found: Range) -> None:
+        """Move one range until what was seen on the sources has been met."""
+        area = _Area(found, dict(found.remote))
+        parts = self.refusals.open_parts(self.decision.worker, found.start, found.end)
+        for start, end in list(parts):
+            while start < end and any(area.left.values()) and self._takes(found.page_bytes):
+                duty_share = self._may_go_on()
+                if duty_share is None:
+                    return
+                # Chunks end between units, so that a huge page is not cut in two.
+                stop = min(start // area.unit * area.unit + self._chunk_bytes(area), end)
+                self._chunk(start, stop, area, duty_share)
+                if area.barren == BARREN_CHUNKS:
+                    self._give_up(stop, area)
+                    return
+                start = stop  # noqa: PLW2901 - what is left of this part
+
+    def _chunk_bytes(self, area: _Area) -> int:
+        """Return how much is to be tried at once: of hugetlb no more than some target has room for.
+
+        Ordinary memory runs short long before it is full; of a pool the last page is as good.
+        """
+        size = self.pace.chunk_bytes(area.unit)
+        if self.decision.give_back:
+            left = sum(max(0, left) for pairs in self._budget.values() for _, left in pairs)
+            size = min(size, max(area.unit, left // area.unit * area.unit))
+        page_bytes = area.found.page_bytes
+        if page_bytes <= BASE_PAGE:
+            return size
+        targets = {target for pairs in self._budget.values() for target, _ in pairs}
+        most = max(self.room(target, page_bytes) for target in targets)
+        return min(size, max(page_bytes, most // page_bytes * page_bytes))
+
+    def _may_go_on(self) -> float | None:
+        """Return the share of duty for the next chunk; None where there is none."""
+        if self.stop.is_set():
+            self.tally.end = End.STOPPED
+            return None
+        self.handle.check()
+        duty_share = self.brakes.wait()
+        if self.stop.is_set():
+            self.tally.end = End.STOPPED
+            return None
+        if duty_share is None:
+            self.tally.end = End.PRESSURE
+        return duty_share
+
+    def _chunk(self, start: int, end: int, area: _Area, duty_share: float) -> None:
+        """Ask where a chunk's pages are, move those that are remote, and rest."""
+        began_s, moved_before = clock.monotonic_s(), self.tally.moved_bytes
+        chunk = Pages.of_range(start, end, area.found.page_bytes, self._nodes_of)
+        refused = False
+        for source in self._budget:
+            if not self._spent(source) and (remote := chunk.on(source)):
+                area.left[source] = max(0, area.left.get(source, 0) - remote.total_bytes)
+                refused |= self._move(source, remote, area.found)
+        moved_bytes = self.tally.moved_bytes - moved_before
+        self.pace.after(moved_bytes, clock.monotonic_s() - began_s, duty_share)
+        if moved_bytes:
+            area.barren = 0
+        elif refused:
+            area.barren += 1
+            self.refusals.add(self.decision.worker, [(start, end)])
+
+    def _nodes_of(self, addresses: array[int]) -> array[int]:
+        return self.syscalls.move_pages_query(self.decision.worker.pid, addresses)
+
+    def _target(self, source: int, size: int, page_bytes: int) -> int | None:
+        """Return where so many bytes of a node go now; None where nothing has room for them.
+
+        The last target takes what exceeds its budget.
+        """
+        pairs = self._budget[source]
+        while len(pairs) > 1 and pairs[0][1] <= 0:
+            pairs.pop(0)
+        for at, (target, _) in enumerate(pairs):
+            if (target, page_bytes) in self._full:
+                continue
+            if self.room(target, page_bytes) >= size:
+                pairs.insert(0, pairs.pop(at))
+                return target
+            self._full.add((target, page_bytes))
+        return None
+
+    def _takes(self, page_bytes: int) -> bool:
+        """Say whether any target may still have room for pages of a size, and is to get some."""
+        if all(map(self._spent, self._budget)):
+            return False
+        targets = {target for pairs in self._budget.values() for target, _ in pairs}
+        return any((target, page_bytes) not in self._full for target in targets)
+
+    def _spent(self, source: int) -> bool:
+        """Say whether all has gone back that a move had brought: what was there before stays."""
+        return self.decision.give_back and all(left <= 0 for _, left in self._budget[source])
+
+    def _move(self, source: int, remote: Pages, found: Range) -> bool:
+        """Move what a chunk has on one node, and count it; say whether any of it refused."""
+        tally, page_bytes = self.tally, remote.page_bytes
+        target = self._target(source, remote.total_bytes, page_bytes)
+        if target is None:
+            tally.pages[PageStatus.NO_ROOM] += len(remote)
+            return False
+        pid = self.decision.worker.pid
+        hands = Hands(self.syscalls, pid, source, target, shared=found.shared)
+        result = hands.move(remote, huge=found.may_be_thp)
+        moved_bytes = result.moved * page_bytes
+        tally.pages[PageStatus.MOVED] += result.moved
+        tally.moved[source, target] += moved_bytes
+        if found.shared:
+            tally.moved_shared[source, target] += moved_bytes
+        self._budget[source][0][1] -= moved_bytes
+        refused = False
+        for said, pages in Counter(result.stayed.values()).items():
+            what = page_status(said)
+            tally.pages[what] += pages
+            if what not in {PageStatus.ABSENT, PageStatus.NO_ROOM}:
+                tally.refused_bytes[source] += pages * page_bytes
+                refused = True
+        if result.no_room:
+            self._full.add((target, page_bytes))
+        return refused
+
+    def _give_up(self, start: int, area: _Area) -> None:
+        """Take the rest of an area to refuse as well, untried."""
+        self.refusals.add(self.decision.worker, [(start, area.found.end)])
+        for source, size in area.left.items():
+            self.tally.refused_bytes[source] += size
+            self.tally.pages[PageStatus.UNTRIED] += size // area.found.page_bytes
+
+
+def page_status(result: int) -> PageStatus:
+    """Return what a status entry of move_pages(2) means."""
+    if result == -errno.EACCES:
+        return PageStatus.SHARED
+    if result in {-errno.ENOENT, -errno.EFAULT}:
+        return PageStatus.ABSENT
+    if result == -errno.ENOMEM:
+        return PageStatus.NO_ROOM
+    return PageStatus.BUSY

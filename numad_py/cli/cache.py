@@ -1,0 +1,132 @@
+"""``cache``: where the page cache of model files lies, and bringing it to a node."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from numad_py.act.cached import Cached, bring, look
+from numad_py.act.room import room_bytes
+from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, print_text
+from numad_py.cli.look import from_daemon
+from numad_py.errors import NumadError, UsageError
+from numad_py.kernel.pagecache import PAGE_BYTES, CachedFile
+from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.syscalls import Syscalls
+from numad_py.kernel.sysfs import SysFs
+from numad_py.model.quantity import format_bytes
+from numad_py.observe.model_files import model_files
+from numad_py.policy.schema import PlacementPolicy
+
+DESCRIPTION = """\
+Shows on which nodes the page cache of files lies, without reading them. With --to, brings it to a
+node: page by page, of these files alone, and without dropping anything or reading it again. Pages
+that a worker maps stay: they are moved with the worker.
+"""
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add ``cache``."""
+    parser = verbs.add_parser(
+        "cache", help="where the page cache of model files lies", description=DESCRIPTION
+    )
+    parser.add_argument("files", metavar="FILE", nargs="*", type=Path)
+    parser.add_argument(
+        "--of", metavar="WORKER", help="the files that a worker maps or names; its name or pid"
+    )
+    parser.add_argument("--to", metavar="NODE", type=int, help="bring it to this node")
+    add_config(parser)
+    add_roots(parser)
+    add_json(parser)
+    parser.set_defaults(call=cache, direct=False)
+
+
+def cache(arguments: argparse.Namespace) -> int:
+    """Show, and move where told to; 1 where a file could not be looked at.
+
+    Raises:
+        UsageError: no file is named, or no such node or worker is there.
+    """
+    sysfs = SysFs(arguments.sysfs)
+    topology = sysfs.topology()
+    target: int | None = arguments.to
+    node = topology.node(target) if target is not None else None
+    if target is not None and (node is None or not node.has_memory):
+        with_memory = ", ".join(str(n.id) for n in topology.nodes if n.has_memory)
+        msg = f"no node {target} with memory; there are {with_memory}"
+        raise UsageError(msg)
+    files = [*arguments.files]
+    if arguments.of is not None:
+        files += model_files(ProcFs(arguments.procfs), _pid(arguments))
+    if not files:
+        msg = "name files, or a worker that works with some: numad-py cache --of WORKER"
+        raise UsageError(msg)
+    found: list[tuple[Path, Cached | str]] = []
+    for path in files:
+        try:
+            with CachedFile(path) as file:
+                found.append((path, _one(file, target, sysfs)))
+        except (NumadError, OSError) as error:
+            found.append((path, str(error)))
+    if arguments.json:
+        print_json({"schema": 1, "to": target, "files": [_document(*one) for one in found]})
+    else:
+        print_text("\n".join(_lines(*one, target) for one in found))
+    return 1 if any(isinstance(cached, str) for _, cached in found) else 0
+
+
+def _pid(arguments: argparse.Namespace) -> int:
+    name: str = arguments.of
+    if name.isdecimal():
+        return int(name)
+    status = from_daemon(arguments, "status")
+    if status is None:
+        msg = f"no daemon answers that knows {name!r}; give its pid"
+        raise UsageError(msg)
+    for worker in status["workers"]:
+        if worker["worker"] == name:
+            return int(worker["pid"])
+    msg = f"there is no worker {name!r}; numad-py status shows them"
+    raise UsageError(msg)
+
+
+def _one(file: CachedFile, target: int | None, sysfs: SysFs) -> Cached:
+    syscalls = Syscalls()
+    if target is None:
+        return look(file, syscalls)
+    headroom = PlacementPolicy().headroom
+
+    def room() -> int:
+        return room_bytes(sysfs.node_state(target), PAGE_BYTES, headroom)
+
+    return bring(file, target, syscalls, room)
+
+
+def _document(path: Path, cached: Cached | str) -> dict[str, object]:
+    if isinstance(cached, str):
+        return {"file": str(path), "error": cached}
+    return {
+        "file": str(path),
+        "cached_bytes": {str(node): size for node, size in sorted(cached.by_node.items())},
+        "moved_bytes": cached.moved_bytes,
+        "mapped_by_others_bytes": cached.mapped_bytes,
+        "refused_bytes": cached.refused_bytes,
+        "no_room_bytes": cached.no_room_bytes,
+    }
+
+
+def _lines(path: Path, cached: Cached | str, target: int | None) -> str:
+    if isinstance(cached, str):
+        return f"{path}: {cached}"
+    where = ", ".join(f"node {n}: {format_bytes(b)}" for n, b in sorted(cached.by_node.items()))
+    lines = [f"{path}: {where or 'nothing of it is cached'}"]
+    if target is not None:
+        told = [f"moved {format_bytes(cached.moved_bytes)} to node {target}"]
+        stayed = {
+            "that other processes map": cached.mapped_bytes,
+            "that would not move": cached.refused_bytes,
+            f"for which node {target} has no room": cached.no_room_bytes,
+        }
+        told += [f"left {format_bytes(size)} {why}" for why, size in stayed.items() if size]
+        lines.append("  " + ", ".join(told))
+    return "\n".join(lines)
