@@ -72,4 +72,7 @@ def test_a_worker_larger_than_a_node_gets_two_close_ones(guest: Machine, workers
     service.start()
     planned = settled(service, workers)
     assert planned["big"] in ([0, 1], [2, 3])
-    assert set(workers.residency("big")) >= set(planned["big"])
+    lies = workers.residency("big")
+    # Libraries, which others map too, may lie elsewhere.
+    much = {node for node, size in lies.items() if size > 0.01 * sum(lies.values())}
+    assert much == set(planned["big"])

@@ -5,6 +5,9 @@
  * it again and again, and logs how long each pass of each thread took. The memory carries no
  * mempolicy: it is bound while it is touched, and the task's policy is default again afterwards, so
  * that numa_maps says "default".
+ *
+ * Once it is ready, SIGUSR1 makes it create --storm threads, each by the one before it, and SIGUSR2
+ * makes it the program --become, by exec and with the same options.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -38,16 +41,17 @@ enum kind { ANON, SHMEM, FILE_BACKED, HUGETLB };
 static struct {
 	size_t size;
 	int nodes[MAX_NODES], node_count;
-	const char *start_cpus, *cpus, *file, *comm, *log, *ready;
-	int threads;
+	const char *start_cpus, *cpus, *file, *comm, *log, *ready, *become;
+	int threads, storm;
 	enum kind kind;
 	int thp; /* -1 as the system has it, 0 never, 1 always */
 	double write_share;
-	int churn, pageout;
+	int churn, pageout, lock;
 	long pause_ms, seconds;
 } opt = { .size = 64UL << 20, .threads = 1, .thp = -1, .write_share = 0.25, .pause_ms = 200 };
 
-static atomic_int stop;
+static atomic_int stop, storm_wanted, exec_wanted;
+static char **arguments;
 static char *memory;
 static FILE *log_file;
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -68,6 +72,11 @@ static void on_term(int signal)
 {
 	(void)signal;
 	atomic_store(&stop, 1);
+}
+
+static void on_wish(int signal)
+{
+	atomic_store(signal == SIGUSR1 ? &storm_wanted : &exec_wanted, 1);
 }
 
 static size_t parse_size(const char *text)
@@ -163,14 +172,17 @@ static char *map_memory(void)
 			die(1, "%s: %s", opt.file, strerror(errno));
 		at = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
 		close(fd);
-		break;
+		if (at == MAP_FAILED)
+			die(1, "mmap: %s", strerror(errno));
+		/* From the file's beginning, so that all who map it map the same pages. */
+		return at;
 	default:
 		abort();
 	}
 	if (at == MAP_FAILED)
 		die(1, "mmap: %s", strerror(errno));
 	at = (char *)(((uintptr_t)at + THP - 1) & ~(THP - 1));
-	if (opt.thp >= 0 && opt.kind != FILE_BACKED)
+	if (opt.thp >= 0)
 		madvise(at, opt.size, opt.thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	return at;
 }
@@ -197,6 +209,8 @@ static void place_memory(void)
 	}
 	if (opt.node_count)
 		set_policy(MPOL_DEFAULT, 0);
+	if (opt.lock && mlock(memory, opt.size))
+		die(1, "mlock: %s", strerror(errno));
 }
 
 static uint64_t now_ns(void)
@@ -242,6 +256,38 @@ static void rest(void)
 	}
 }
 
+/* Only threads that are not bound yet create others that are not. */
+static void *storm(void *left)
+{
+	struct timespec gap = { 0, 10000000L };
+	pthread_attr_t small;
+	pthread_t next;
+
+	nanosleep(&gap, NULL);
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 64 << 10);
+	pthread_attr_setdetachstate(&small, PTHREAD_CREATE_DETACHED);
+	if ((intptr_t)left > 0 && pthread_create(&next, &small, storm, (char *)left - 1))
+		die(1, "no thread: %s", strerror(errno));
+	while (!atomic_load(&stop))
+		pause();
+	return NULL;
+}
+
+static void grant_wishes(void)
+{
+	pthread_t first;
+
+	if (atomic_exchange(&storm_wanted, 0) && opt.storm &&
+	    pthread_create(&first, NULL, storm, (void *)(intptr_t)(opt.storm - 1)))
+		die(1, "no thread");
+	if (atomic_exchange(&exec_wanted, 0) && opt.become) {
+		arguments[0] = (char *)opt.become;
+		execv(opt.become, arguments);
+		die(1, "%s: %s", opt.become, strerror(errno));
+	}
+}
+
 static void *work(void *argument)
 {
 	int thread = (int)(intptr_t)argument;
@@ -266,6 +312,8 @@ static void *work(void *argument)
 			pthread_mutex_unlock(&log_lock);
 		}
 		rest();
+		if (thread == 0)
+			grant_wishes();
 	}
 	return NULL;
 }
@@ -286,8 +334,8 @@ static void parse_options(int argc, char **argv)
 		{ "file", 1, 0, 'f' },	     { "thp", 1, 0, 'T' },	    { "comm", 1, 0, 'n' },
 		{ "log", 1, 0, 'l' },	     { "write-share", 1, 0, 'w' },  { "churn", 0, 0, 'C' },
 		{ "pause-ms", 1, 0, 'p' },   { "seconds", 1, 0, 'e' },	    { "ready", 1, 0, 'r' },
-		{ "pageout", 0, 0, 'o' },
-		{ 0, 0, 0, 0 },
+		{ "pageout", 0, 0, 'o' },    { "lock", 0, 0, 'L' },	    { "storm", 1, 0, 'W' },
+		{ "become", 1, 0, 'b' },     { 0, 0, 0, 0 },
 	};
 	static const char *const kinds[] = { "anon", "shmem", "file", "hugetlb" };
 	int c;
@@ -305,6 +353,9 @@ static void parse_options(int argc, char **argv)
 		case 'w': opt.write_share = atof(optarg); break;
 		case 'C': opt.churn = 1; break;
 		case 'o': opt.pageout = 1; break;
+		case 'L': opt.lock = 1; break;
+		case 'W': opt.storm = (int)parse_number(optarg); break;
+		case 'b': opt.become = optarg; break;
 		case 'p': opt.pause_ms = parse_number(optarg); break;
 		case 'e': opt.seconds = parse_number(optarg); break;
 		case 'r': opt.ready = optarg; break;
@@ -332,7 +383,10 @@ int main(int argc, char **argv)
 	pthread_t threads[MAX_THREADS];
 	cpu_set_t first;
 
+	arguments = argv;
 	parse_options(argc, argv);
+	signal(SIGUSR1, on_wish);
+	signal(SIGUSR2, on_wish);
 	signal(SIGTERM, on_term);
 	signal(SIGINT, on_term);
 	signal(SIGALRM, on_term);
