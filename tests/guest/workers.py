@@ -29,7 +29,10 @@ class Workers:
             program: under which name it runs.
             before: a command that runs it.
         """
-        command = f"{before} {program} {options} --ready /run/load/{name}"
+        self.start_program(name, f"{before} {program} {options} --ready /run/load/{name}")
+
+    def start_program(self, name: str, command: str) -> None:
+        """Start another one, which writes its pid to ``/run/load/NAME`` when it is ready."""
         unit = f"systemd-run --quiet --collect --unit=load-{name}"
         self.guest.run(f"mkdir -p /run/load && rm -f /run/load/{name} && {unit} {command}")
         self.pids[name] = ""
