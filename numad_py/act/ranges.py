@@ -32,6 +32,13 @@ class Range:
         """Resident bytes on source nodes."""
         return sum(self.remote.values())
 
+    @property
+    def whole_on(self) -> int | None:
+        """The source on which every page of it lies; None where some are elsewhere, or absent."""
+        if len(self.remote) != 1 or self.remote_bytes != self.end - self.start:
+            return None
+        return next(iter(self.remote))
+
 
 def ranges_on(
     pid: int,

@@ -127,7 +127,7 @@ class Walk:
     def _chunk(self, start: int, end: int, area: _Area, duty_share: float) -> None:
         """Ask where a chunk's pages are, move those that are remote, and rest."""
         began_s, moved_before = clock.monotonic_s(), self.tally.moved_bytes
-        chunk = Pages.of_range(start, end, area.found.page_bytes, self._nodes_of)
+        chunk = self._pages(start, end, area.found)
         refused = False
         for source in self._budget:
             if not self._spent(source) and (remote := chunk.on(source)):
@@ -140,6 +140,17 @@ class Walk:
         elif refused:
             area.barren += 1
             self.refusals.add(self.decision.worker, [(start, end)])
+
+    def _pages(self, start: int, end: int, found: Range) -> Pages:
+        """Return a chunk's pages and where each lies.
+
+        Where all of the range was on one node they are not asked for: it takes an eighth of the
+        time of the move, and a page that has come home since answers with its node all the same.
+        """
+        if found.whole_on is None:
+            return Pages.of_range(start, end, found.page_bytes, self._nodes_of)
+        addresses = array("Q", range(start, end, found.page_bytes))
+        return Pages(addresses, array("i", [found.whole_on]) * len(addresses), found.page_bytes)
 
     def _nodes_of(self, addresses: array[int]) -> array[int]:
         return self.syscalls.move_pages_query(self.decision.worker.pid, addresses)

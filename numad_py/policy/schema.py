@@ -153,7 +153,7 @@ class MigrationPolicy:
     """Key ``chunk``: the most bytes in one chunk; stopping waits for one at most."""
     rate_bytes_per_s: int | None = GIB
     """Key ``rate``, ``"1GiB"`` a second; ``"unlimited"`` is None."""
-    duty: float = 0.5
+    duty: float = 1.0
     """Share of the time that moving may take, the rest are pauses; 1.0: no pauses."""
     cpu_pressure: float = 0.5
     """While tasks wait for a CPU for more than this share of the time, duty is a quarter of it."""
