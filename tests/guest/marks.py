@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
 
 Test = TypeVar("Test", bound=Callable[..., None])
+
+in_full = pytest.mark.skipif(
+    not os.environ.get("NUMAD_PY_FULL"), reason="takes minutes; NUMAD_PY_FULL=1 has it run"
+)
+"""Of tests on a guest that `make test` has no time for."""
 
 
 def on_guest(*names: str) -> Callable[[Test], Test]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.guest.daemon import Service
 from tests.guest.machine import Machine
-from tests.guest.marks import on_guest
+from tests.guest.marks import in_full, on_guest
 from tests.guest.project import ROOT
 from tests.guest.workers import Workers
 
@@ -125,6 +125,7 @@ def test_autonuma_is_off_while_it_acts(balanced: Machine, workers: Workers) -> N
     assert "AutoNUMA given back" in balanced.run("numad-py run --once --json").stderr
 
 
+@in_full
 @on_guest(*GUESTS)
 def test_a_kill_is_made_good_by_the_next_start_or_by_restore(
     balanced: Machine, workers: Workers
@@ -167,6 +168,7 @@ def test_a_kill_is_made_good_by_the_next_start_or_by_restore(
     assert balanced.out("stat -c %U /var/lib/numad-py/journal.jsonl").strip() == "numad-py"
 
 
+@in_full
 @on_guest(*GUESTS)
 def test_without_the_right_it_says_so_once_and_goes_on(balanced: Machine, workers: Workers) -> None:
     """The shipped unit: the log, status, doctor and a metric name what is missing."""
@@ -189,6 +191,7 @@ def test_without_the_right_it_says_so_once_and_goes_on(balanced: Machine, worker
     assert workers.metrics()[metric] == 1
 
 
+@in_full
 @on_guest(*GUESTS)
 def test_huge_pages_come_home_where_none_are_free(empty_pools: Machine, workers: Workers) -> None:
     """With "free" they stay, and it is said why; with "reserve" the pool comes along, no right."""

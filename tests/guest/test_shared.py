@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.guest.daemon import Service
 from tests.guest.machine import Machine
-from tests.guest.marks import on_guest
+from tests.guest.marks import in_full, on_guest
 from tests.guest.workers import Workers
 
 GUEST = "bookworm-n4c8"
@@ -92,6 +92,7 @@ def test_two_homes_keep_it_where_it_is(guest: Machine, workers: Workers) -> None
         assert "stays: it is shared with" in " ".join(told_.split())
 
 
+@in_full
 @on_guest(GUEST)
 def test_a_stranger_keeps_it_where_it_is(guest: Machine, workers: Workers) -> None:
     """A process that no rule matches maps it too: nobody moves it from under that one."""
@@ -113,6 +114,7 @@ def test_a_stranger_keeps_it_where_it_is(guest: Machine, workers: Workers) -> No
         assert "up to 3 processes map a page of it" in said[pid]["decision"]["why"]
 
 
+@in_full
 @on_guest(GUEST)
 def test_by_default_it_stays(guest: Machine, workers: Workers) -> None:
     """Without the key, shared pages are nobody's to move."""
@@ -127,6 +129,7 @@ def test_by_default_it_stays(guest: Machine, workers: Workers) -> None:
         assert not worker["decision"]["moves"]
 
 
+@in_full
 @on_guest(GUEST)
 def test_weights_of_one_worker_move_unless_files_are_left(guest: Machine, workers: Workers) -> None:
     """What it alone maps moves as other memory does; with files = false it stays."""

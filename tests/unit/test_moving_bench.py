@@ -157,6 +157,12 @@ def test_time_is_held_against_all_three() -> None:
     assert not _met({"seconds": 2.1}, {"seconds": 10.0})["time, numad"]
 
 
+def test_a_limit_too_short_for_others_leaves_a_target_open() -> None:
+    """A fifth of numad: 10 s is enough where it was given 90 s, and says nothing at 20 s."""
+    assert _met({"seconds": 10.0}, {"seconds": None, "window_s": 90.0})["time, numad"]
+    assert _met({"seconds": 10.0}, {"seconds": None, "window_s": 20.0})["time, numad"] is None
+
+
 def test_who_does_not_end_meets_no_target_of_time() -> None:
     """Not even against others who do not end either; nor one of stalls: nothing moved."""
     met = _met({"seconds": None, "window_s": 1.0}, {"seconds": None, "window_s": 90.0})
