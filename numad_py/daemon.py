@@ -135,10 +135,11 @@ class Daemon:
         if (report := self._resting_report(glance)) is not None:
             cost = Cost(clock.monotonic_s() - began_s, clock.thread_cpu_s() - began_cpu_s)
             return self._publish_again(report, glance, cost)
-        self._whole = glance
+        self._whole = None
         snapshot, plan, self._state = look_and_decide(
             self.observer, self.policy, self._remembered, self._between, glance
         )
+        self._whole = glance
         outcomes, self._untold = self._untold, ()
         self.actuator.forget_ended(frozenset(worker.id for worker in snapshot.workers))
         for decision in plan.decisions:
@@ -311,12 +312,11 @@ class Daemon:
         """Read the policy again; a bad one changes nothing and is answered with its problems."""
         try:
             policy = self._load_policy()
-        except PolicyError as error:
+        except NumadError as error:
             self._policy_error = str(error)
             self.totals = replace(self.totals, reload_failures=self.totals.reload_failures + 1)
-            log.error(  # noqa: TRY400 - the problems say it all
-                "policy rejected, the earlier one stands", problems=list(error.problems)
-            )
+            problems = list(error.problems) if isinstance(error, PolicyError) else [str(error)]
+            log.error("policy rejected, the earlier one stands", problems=problems)  # noqa: TRY400
             raise
         needs_restart = fixed_at_start(self.policy, policy)
         if policy.log != self.policy.log:

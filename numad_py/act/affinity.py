@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -70,9 +70,16 @@ def bind(
             clean = 0
             masks_of = {**as_they_are, **wanted}
             journal.put(Entry(decision.worker, decision.label, decision.id, masks_of))
+            cut: dict[int, ThreadMasks] = {}
             for tid, masks in wanted.items():
                 handle.check()
-                (done if _set(tid, masks.ours, syscalls) == masks.ours else left).add(tid)
+                stands = _set(tid, masks.ours, syscalls)
+                (done if stands == masks.ours else left).add(tid)
+                if stands and stands != masks.ours:
+                    cut[tid] = replace(masks, ours=stands)
+            if cut:
+                # What its cpuset has left of a mask is ours, too, and is to be given back.
+                journal.put(Entry(decision.worker, decision.label, decision.id, cut))
     return Bound(threads=len(done), left=len(left))
 
 

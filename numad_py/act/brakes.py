@@ -53,10 +53,10 @@ class Brakes:
         began_s = self.now_s()
         while (share := self.duty_share()) == 0.0 and not self.stopped():
             if self.now_s() - began_s >= MOST_WAIT_S:
-                return None
+                break
             self.rest(LOOK_S)
         self.waited_s += self.now_s() - began_s
-        return share
+        return share if share or self.stopped() else None
 
     def _update(self) -> None:
         now_s = self.now_s()

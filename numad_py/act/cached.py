@@ -54,7 +54,7 @@ def bring(file: CachedFile, target: int, syscalls: Syscalls, room: Callable[[], 
         file: whose pages.
         target: the node.
         syscalls: ask and move.
-        room: bytes that the target can still take; read before each window.
+        room: bytes that the target can still take; read before each stretch.
 
     Raises:
         NumadError: they cannot be asked for.

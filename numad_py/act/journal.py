@@ -94,7 +94,8 @@ class Journal:
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all entries, by worker."""
-        return tuple(self._entries[worker] for worker in sorted(self._entries))
+        # A copy: the mover's thread may forget one in between.
+        return tuple(entry for _, entry in sorted(self._entries.copy().items()))
 
     def entry(self, worker: WorkerId) -> Entry | None:
         """Return a worker's entry."""

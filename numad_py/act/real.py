@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Collection, Mapping
-from enum import Enum
+from dataclasses import dataclass
 
 import structlog
 
@@ -33,12 +33,19 @@ from numad_py.policy.schema import Policy
 log = structlog.get_logger(__name__)
 
 
-class _Mark(Enum):
-    """What else may stand in the mover's queue."""
+LATELY_S = 60.0
+"""A decision that has waited longer for its turn is made anew: its worker may be another by now."""
 
-    GO_ON = "go on"
-    """All decisions before it were to be stopped; those behind it are not."""
-    END = "end"
+
+@dataclass(frozen=True)
+class _Queued:
+    """A decision that waits for its turn."""
+
+    decision: Decision
+    generation: int
+    """Of the policy and the pauses by which it was made."""
+    at_s: float
+    """When it was submitted, by the monotonic clock."""
 
 
 class RealActuator:
@@ -62,10 +69,12 @@ class RealActuator:
         self._syscalls = syscalls
         self._journal = journal
         self._on_outcome = on_outcome
-        self._queue: queue.SimpleQueue[Decision | _Mark] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        """None: the end."""
         self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._halt = threading.Event()
         self._paused = False
+        self._generation = 0
         self._lock = threading.Lock()
         """Guards the journal, which the mover and the main loop both use."""
         self._pending = 0
@@ -83,7 +92,7 @@ class RealActuator:
     def submit(self, decision: Decision) -> None:
         """Queue a decision."""
         self._pending += 1
-        self._queue.put(decision)
+        self._queue.put(_Queued(decision, self._generation, clock.monotonic_s()))
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """Return what has ended."""
@@ -105,6 +114,7 @@ class RealActuator:
 
         A process that is no worker any more may well live, and have our masks.
         """
+        self._refusals.forget_except(alive)
         doubtful = [e.worker for e in self._journal.entries() if e.worker not in alive]
         # Only then the lock: the mover holds it for as long as it binds, and this is every cycle.
         if ended := [worker for worker in doubtful if self._has_ended(worker)]:
@@ -147,18 +157,18 @@ class RealActuator:
     def use(self, policy: Policy) -> None:
         """Go on by another policy; what the earlier one decided ends as stopped."""
         self._policy = self._huge.policy = policy
+        self._generation += 1
         self._halt.set()
-        self._queue.put(_Mark.GO_ON)
 
     def pause(self) -> None:
         """Stop the move under way within a chunk; what waits ends as stopped."""
         self._paused = True
+        self._generation += 1
         self._halt.set()
 
     def resume(self) -> None:
-        """Move again, once what waits has ended as stopped."""
+        """Move again; what waits ends as stopped."""
         self._paused = False
-        self._queue.put(_Mark.GO_ON)
 
     def restore_all(self) -> int:
         """Give every mask back."""
@@ -177,17 +187,24 @@ class RealActuator:
         """End the thread after its chunk; a call that lasts longer is not waited for."""
         self._paused = True
         self._halt.set()
-        self._queue.put(_Mark.END)
+        self._queue.put(None)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not _Mark.END:
-            if item is _Mark.GO_ON:
-                if not self._paused:
-                    self._halt.clear()
-                continue
-            self._ended.put(self._carry_out(item))
+        while (item := self._queue.get()) is not None:
+            self._ended.put(self._taken(item))
             self._on_outcome()
+
+    def _taken(self, item: _Queued) -> Outcome:
+        """Carry out a decision whose turn has come, unless it holds no longer."""
+        self._halt.clear()
+        late = clock.monotonic_s() - item.at_s > LATELY_S
+        if self._paused or item.generation != self._generation or late:
+            # Asked only now: whoever stops from here on sets it again.
+            self._halt.set()
+        if late:
+            return Outcome(item.decision, End.STOPPED, clock.boottime_s(), 0.0)
+        return self._carry_out(item.decision)
 
     def _carry_out(self, decision: Decision) -> Outcome:
         """Bind, move, measure; whatever goes wrong becomes part of the outcome."""

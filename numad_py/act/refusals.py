@@ -54,3 +54,8 @@ class Refusals:
     def forget(self, worker: WorkerId) -> None:
         """Drop what is known of a worker: it ended, or all is to be tried again."""
         self._spans.pop(worker, None)
+
+    def forget_except(self, alive: frozenset[WorkerId]) -> None:
+        """Drop what is known of others than these."""
+        for worker in [worker for worker in list(self._spans) if worker not in alive]:
+            self._spans.pop(worker, None)

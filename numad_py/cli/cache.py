@@ -16,7 +16,6 @@ from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.quantity import format_bytes
 from numad_py.observe.model_files import model_files
-from numad_py.policy.schema import PlacementPolicy
 
 DESCRIPTION = """\
 Shows on which nodes the page cache of files lies, without reading them. With --to, brings it to a
@@ -61,11 +60,16 @@ def cache(arguments: argparse.Namespace) -> int:
     if not files:
         msg = "name files, or a worker that works with some: numad-py cache --of WORKER"
         raise UsageError(msg)
+    headroom = 0.0
+    if target is not None:
+        from numad_py.cli.direct import policy_for_look  # noqa: PLC0415 - to look takes no policy
+
+        headroom = policy_for_look(arguments.config).placement.headroom
     found: list[tuple[Path, Cached | str]] = []
     for path in files:
         try:
             with CachedFile(path) as file:
-                found.append((path, _one(file, target, sysfs)))
+                found.append((path, _one(file, target, sysfs, headroom)))
         except (NumadError, OSError) as error:
             found.append((path, str(error)))
     if arguments.json:
@@ -90,11 +94,10 @@ def _pid(arguments: argparse.Namespace) -> int:
     raise UsageError(msg)
 
 
-def _one(file: CachedFile, target: int | None, sysfs: SysFs) -> Cached:
+def _one(file: CachedFile, target: int | None, sysfs: SysFs, headroom: float) -> Cached:
     syscalls = Syscalls()
     if target is None:
         return look(file, syscalls)
-    headroom = PlacementPolicy().headroom
 
     def room() -> int:
         return room_bytes(sysfs.node_state(target), PAGE_BYTES, headroom)

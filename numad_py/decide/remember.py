@@ -48,8 +48,12 @@ def _after(memory: WorkerMemory, outcome: Outcome, at_s: float) -> WorkerMemory:
     memory = replace(memory, left_at_s={**memory.left_at_s, **left})
     wanted = outcome.decision.move_bytes
     brought_little = bool(wanted) and outcome.moved_bytes * 2 < wanted
-    if wanted:
+    whole = outcome.end in {End.DONE, End.PARTIAL}
+    if wanted and (whole or outcome.refused_bytes):
         refused, stuck = _refused(memory, outcome), _stuck(outcome)
+        if not whole:
+            # Of what was not got to, what it said earlier holds.
+            refused, stuck = {**memory.refused, **refused}, stuck or memory.stuck
         memory = replace(
             memory,
             refused=refused,

@@ -69,6 +69,7 @@ def _of_another_program(memory: WorkerMemory) -> WorkerMemory:
         home=memory.home,
         acted_at_s=memory.acted_at_s,
         moving=memory.moving,
+        retry_refused=True,
         left_at_s=memory.left_at_s,
     )
 

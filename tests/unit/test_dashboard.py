@@ -303,6 +303,7 @@ def test_the_daemons_own_metrics_are_all_shown(exposed: Exposed) -> None:
         "numad_py_policy_loaded_timestamp_seconds": "whether the policy was refused",
         "numad_py_reload_failures_total": "whether the policy was refused",
         "numad_py_segments": "their bytes",
+        "numad_py_chunks_total": "the longest of them",
         "numad_py_setting_failures_total": "in numad-py status and the log, with what to do",
         "numad_py_guard_judgements_total": "few rules have a guard; in the log, and in explain",
         "numad_py_deferred_processes": "only a storm of new processes makes them wait",
