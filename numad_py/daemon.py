@@ -64,7 +64,7 @@ class Daemon:
         dry_run: bool = False,
     ) -> None:
         """Take the rooms; ``load_policy`` reads the files again and raises PolicyError."""
-        self.policy = policy
+        self.policy = self._started_with = policy
         self.observer = observer
         self.actuator = actuator
         self.mailbox = mailbox
@@ -318,7 +318,7 @@ class Daemon:
             problems = list(error.problems) if isinstance(error, PolicyError) else [str(error)]
             log.error("policy rejected, the earlier one stands", problems=problems)  # noqa: TRY400
             raise
-        needs_restart = fixed_at_start(self.policy, policy)
+        needs_restart = fixed_at_start(self._started_with, policy)
         if policy.log != self.policy.log:
             configure(policy.log.level, policy.log.format)
         self.actuator.use(policy)

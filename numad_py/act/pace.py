@@ -9,7 +9,7 @@ from numad_py.policy.schema import MigrationPolicy
 
 FIRST_BYTES = 4 << 20
 """The first chunk: what a page costs here is not known yet."""
-LEAST_BYTES = 256 << 10
+LEAST_BYTES = 1 << 20
 """No chunk is smaller, however slow: each call has to empty every CPU's page vectors first
 (``lru_cache_disable``, mm/swap.c)."""
 GROWTH = 2

@@ -9,13 +9,13 @@ from numad_py.act.cached import Cached, bring, look
 from numad_py.act.room import room_bytes
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, print_text
 from numad_py.cli.look import from_daemon
-from numad_py.errors import NumadError, UsageError
+from numad_py.errors import NumadError, RightsError, UsageError
 from numad_py.kernel.pagecache import PAGE_BYTES, CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.quantity import format_bytes
-from numad_py.observe.model_files import model_files
+from numad_py.observe.model_files import ModelFile, model_files
 
 DESCRIPTION = """\
 Shows on which nodes the page cache of files lies, without reading them. With --to, brings it to a
@@ -41,7 +41,10 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def cache(arguments: argparse.Namespace) -> int:
-    """Show, and move where told to; 1 where a file could not be looked at.
+    """Show, and move where told to.
+
+    Returns:
+        1 where a file could not be looked at, 77 where no file could for want of a right.
 
     Raises:
         UsageError: no file is named, or no such node or worker is there.
@@ -52,9 +55,9 @@ def cache(arguments: argparse.Namespace) -> int:
     node = topology.node(target) if target is not None else None
     if target is not None and (node is None or not node.has_memory):
         with_memory = ", ".join(str(n.id) for n in topology.nodes if n.has_memory)
-        msg = f"no node {target} with memory; there are {with_memory}"
+        msg = f"no node {target} with memory; nodes with memory: {with_memory or 'none'}"
         raise UsageError(msg)
-    files = [*arguments.files]
+    files = [ModelFile(path, path) for path in arguments.files]
     if arguments.of is not None:
         files += model_files(ProcFs(arguments.procfs), _pid(arguments))
     if not files:
@@ -66,16 +69,22 @@ def cache(arguments: argparse.Namespace) -> int:
 
         headroom = policy_for_look(arguments.config).placement.headroom
     found: list[tuple[Path, Cached | str]] = []
-    for path in files:
+    refused = 0
+    for model in files:
         try:
-            with CachedFile(path) as file:
-                found.append((path, _one(file, target, sysfs, headroom)))
+            with CachedFile(model.reached_at) as file:
+                found.append((model.path, _one(file, target, sysfs, headroom)))
         except (NumadError, OSError) as error:
-            found.append((path, str(error)))
+            refused += isinstance(error, RightsError)
+            # It names the file as it was opened, which tells the user nothing.
+            said = str(error).replace(str(model.reached_at), str(model.path))
+            found.append((model.path, said))
     if arguments.json:
         print_json({"schema": 1, "to": target, "files": [_document(*one) for one in found]})
     else:
         print_text("\n".join(_lines(*one, target) for one in found))
+    if refused == len(found):
+        return RightsError.exit_code
     return 1 if any(isinstance(cached, str) for _, cached in found) else 0
 
 

@@ -27,11 +27,21 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def socket_path(config: str | None = None) -> Path:
-    """Return where the daemon listens: the policy's runtime_dir, else the usual place."""
+    """Return where the daemon listens: the policy's runtime_dir, else the usual place.
+
+    Args:
+        config: the file that was named; None: that of the service.
+
+    Raises:
+        PolicyError: the file that was named is absent or has mistakes. It says which daemon is
+            meant, so that another one must not be asked instead.
+    """
     try:
         runtime_dir = load(config, known_servers=False).daemon.runtime_dir
     except NumadError:
-        # A bad or absent policy must not keep anybody from reaching the daemon that runs.
+        if config is not None:
+            raise
+        # A bad or absent policy must not keep anybody from reaching the service that runs.
         runtime_dir = DaemonPolicy().runtime_dir
     return Path(runtime_dir) / "control.sock"
 

@@ -143,6 +143,9 @@ def _named(procfs: ProcFs) -> dict[str, int]:
 def _daemon(config: str | None) -> Iterator[Check]:
     try:
         status = cast("dict[str, Any]", call(socket_path(config), "status"))
+    except PolicyError:
+        yield Check("daemon", "note", "not asked: the policy does not say where it listens")
+        return
     except NumadError as error:
         yield Check("daemon", "note", str(error))
         yield from _settings_asked_for(config)

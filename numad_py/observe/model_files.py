@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from numad_py.kernel.maps import parse_maps
@@ -16,8 +17,18 @@ SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx", "
 """Of the weights in a folder that is named."""
 
 
-def model_files(procfs: ProcFs, pid: int) -> tuple[Path, ...]:
-    """Return the files, as this process reaches them: below the worker's own root.
+@dataclass(frozen=True)
+class ModelFile:
+    """A file, by the two names that it has."""
+
+    path: Path
+    """As the worker itself calls it: below its own root."""
+    reached_at: Path
+    """Where this process reaches it: ``/proc/PID/root/...``."""
+
+
+def model_files(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
+    """Return the files that a worker maps or names.
 
     Each once, whatever its names. Programs and libraries are left out: what has an area that may be
     executed.
@@ -31,13 +42,14 @@ def model_files(procfs: ProcFs, pid: int) -> tuple[Path, ...]:
     code = {area.path for area in areas if "x" in area.permissions}
     paths = [area.path for area in areas if area.path not in code]
     paths += _named(procfs, pid)
-    files: dict[tuple[int, int], Path] = {}
+    files: dict[tuple[int, int], ModelFile] = {}
     for path in paths:
         for file in _files(root / path.lstrip("/")):
             with contextlib.suppress(OSError):
                 found = file.stat()
                 if file.is_file() and found.st_size >= LEAST_BYTES:
-                    files.setdefault((found.st_dev, found.st_ino), file)
+                    own = Path("/") / file.relative_to(root)
+                    files.setdefault((found.st_dev, found.st_ino), ModelFile(own, file))
     return tuple(files.values())
 
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from numad_py.model.guard import LEAST_BETWEEN_S
 from numad_py.policy.schema import GuardPolicy
-from numad_py.policy.units import parse_share
+from numad_py.policy.units import parse_duration, parse_share
 
 EXAMPLE = '"http://127.0.0.1:8000/metrics"'
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 """Names of metrics and labels, as Prometheus has them; those of labels without colons."""
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,4})?)", re.ASCII)
+_SHORTEST_S = 2 * LEAST_BETWEEN_S
+_LONGEST_S = 3600.0
 _SUFFIX = re.compile(r"_(?:bucket|sum|count)$")
 
 
@@ -92,7 +95,7 @@ def parse_labels(value: object) -> tuple[tuple[str, str], ...]:
     """Return labels and values, sorted.
 
     Raises:
-        ValueError: it is no table of texts.
+        ValueError: it is no table of texts, or names the label of a histogram's buckets.
     """
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         msg = f'{value!r} is not a table of texts; write {{ model_name = "my-model" }}'
@@ -101,7 +104,26 @@ def parse_labels(value: object) -> tuple[tuple[str, str], ...]:
         if not _METRIC.fullmatch(name) or ":" in name:
             msg = f"{name!r} is not the name of a label"
             raise ValueError(msg)
+    if "le" in value:
+        msg = '"le" tells the buckets of a histogram apart, and all of them count; leave it out'
+        raise ValueError(msg)
     return tuple(sorted(value.items()))
+
+
+def parse_window(value: object) -> float:
+    """Return seconds of a window.
+
+    Raises:
+        ValueError: it is no duration, or none that is long enough for two readings to lie in it.
+    """
+    seconds = parse_duration(value)
+    if not _SHORTEST_S <= seconds <= _LONGEST_S:
+        msg = (
+            f"{value!r} is out of range: {_SHORTEST_S:.0f}s to 1h; the endpoint is read each "
+            f"{LEAST_BETWEEN_S:.0f}s at most, and a window needs several readings"
+        )
+        raise ValueError(msg)
+    return seconds
 
 
 def parse_quantile(value: object) -> float:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from numad_py.model.cpulist import parse_list
 from numad_py.policy import guard, schema
-from numad_py.policy.schema import GIB
+from numad_py.policy.schema import GIB, MIB
 from numad_py.policy.units import parse_bytes, parse_duration, parse_rate, parse_share
 
 _LAST_PORT = 65535
@@ -100,6 +100,14 @@ def _chunk(value: object) -> int:
         msg = f"{value!r} is not a multiple of 4KiB"
         raise ValueError(msg)
     return size
+
+
+def _rate(value: object) -> int | None:
+    rate = parse_rate(value)
+    if rate is not None and rate < MIB:
+        msg = f'{value!r} is out of range: 1MiB/s or more, or "unlimited"'
+        raise ValueError(msg)
+    return rate
 
 
 def split_listen(text: str) -> tuple[str, int]:
@@ -242,7 +250,7 @@ TABLES: dict[str, tuple[type, dict[str, Key]]] = {
                 "longest_chunk_s", _within(parse_duration, 0.001, 60, "1ms to 1min")
             ),
             "chunk": Key("chunk_bytes", _chunk),
-            "rate": Key("rate_bytes_per_s", parse_rate),
+            "rate": Key("rate_bytes_per_s", _rate),
             "duty": Key("duty", _within(parse_share, 0.01, 1, "1% to 100%")),
             "cpu_pressure": Key("cpu_pressure", parse_share),
             "memory_pressure": Key("memory_pressure", parse_share),
@@ -270,7 +278,7 @@ GUARD_KEYS: dict[str, Key] = {
     "labels": Key("labels", guard.parse_labels),
     "quantile": Key("quantile", guard.parse_quantile),
     "worse": Key("worse", parse_share),
-    "window": Key("window_s", _within(parse_duration, 1, 3600, "1s to 1h")),
+    "window": Key("window_s", guard.parse_window),
     "pause": Key("pause_s", _within(parse_duration, 60, 86400, "1min to 1d")),
     "allow_remote": Key("allow_remote", _flag),
 }

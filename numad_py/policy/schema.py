@@ -252,8 +252,8 @@ class Policy:
     """Files that were read, in order."""
 
 
-def fixed_at_start(old: Policy, new: Policy) -> list[str]:
-    """Return the keys that have changed and that a running daemon cannot take over."""
+def fixed_at_start(started: Policy, new: Policy) -> list[str]:
+    """Return the keys that differ from those of the start, which stay in force until the end."""
     keys = (
         ("daemon", "state_dir"),
         ("daemon", "runtime_dir"),
@@ -263,5 +263,5 @@ def fixed_at_start(old: Policy, new: Policy) -> list[str]:
     return [
         f"{table}.{key}"
         for table, key in keys
-        if getattr(getattr(old, table), key) != getattr(getattr(new, table), key)
+        if getattr(getattr(started, table), key) != getattr(getattr(new, table), key)
     ]

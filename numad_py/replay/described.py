@@ -6,7 +6,7 @@
 
     [[node]]
     id = 0                    # ids may have holes
-    cpus = "0-15"             # "" for a node without CPUs
+    cpus = "0-15"             # default: none, a node of memory alone
     memory = "64GiB"
     used = "2GiB"             # by others; default 0
     distances = [10, 21]      # to each node in this order; default 10 and 20
@@ -161,7 +161,7 @@ def _hold_together(machine: Machine, problem: _Problem) -> None:
         if node.distances is not None and len(node.distances) != len(ids):
             problem(("node", i, "distances"), f"one to each of the {len(ids)} nodes is needed")
     if ids and not seen:
-        problem(("node", 0, "cpus"), "no node has a CPU")
+        problem(("node", 0), 'no node has a CPU; write cpus = "0-15"')
     _workers_have_nodes(machine, problem)
 
 
@@ -234,6 +234,14 @@ def _name(value: object) -> str:
     return value
 
 
+def _growth(value: object) -> int:
+    rate = parse_rate(value)
+    if rate is None:
+        msg = f'{value!r} is no rate at which memory grows; write one, as in "10MiB/s"'
+        raise ValueError(msg)
+    return rate
+
+
 def _interval(value: object) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
@@ -263,6 +271,6 @@ _WORKER: _Keys = {
     "arrive": ("arrive_s", parse_duration),
     "every": ("every_s", parse_duration),
     "stay": ("stay_s", parse_duration),
-    "grow": ("grow_bytes_per_s", parse_rate),
+    "grow": ("grow_bytes_per_s", _growth),
     "grow_to": ("grow_to_bytes", parse_bytes),
 }

@@ -48,8 +48,8 @@ class NodePart:
     """``[[node]]``."""
 
     id: int
-    cpus: frozenset[int]
     memory_bytes: int
+    cpus: frozenset[int] = frozenset()
     used_bytes: int = 0
     distances: tuple[int, ...] | None = None
 

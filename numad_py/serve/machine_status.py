@@ -43,7 +43,8 @@ def nodes(snapshot: Snapshot) -> list[Document]:
                 "id": node.id,
                 "cpus": format_list(node.cpus),
                 "busy_cpus": None if busy_cpus is None else round(busy_cpus, 2),
-                "memory_bytes": node.memory_bytes,
+                # Memory that was added or taken away since the topology was read counts.
+                "memory_bytes": node.memory_bytes if state is None else state.total_bytes,
                 "free_bytes": state.free_bytes if state is not None else None,
                 "reclaimable_bytes": state.reclaimable_bytes if state is not None else None,
                 "workers_bytes": of_workers.get(node.id, 0),

@@ -275,6 +275,8 @@ def _workers(workers: Sequence[Entry], *, several: bool) -> Iterator[str]:
     yield "\n".join(f"{label}: {said}" for label, said in why if said)
     notes = ((w["worker"], "; ".join(_notes(w, several=several))) for w in workers)
     yield "\n".join(f"{label}: {said}" for label, said in notes if said)
+    guards = ((w["worker"], _guard(w)) for w in workers)
+    yield "\n".join(f"{label}: {said}" for label, said in guards if said)
 
 
 def _why(worker: Entry) -> str | None:
@@ -284,6 +286,14 @@ def _why(worker: Entry) -> str | None:
     if decision is not None and decision["verdict"] != Verdict.REST.value:
         said = decision["why"]
     return said
+
+
+def _guard(worker: Entry) -> str | None:
+    """Return why a worker's guard cannot be read, unless the reason of its decision says so."""
+    problem = worker.get("guard_problem")
+    if not problem or problem in (_why(worker) or ""):
+        return None
+    return f"its guard cannot be read: {problem}"
 
 
 def _worker_row(worker: Entry) -> tuple[str, ...]:

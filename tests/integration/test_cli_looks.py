@@ -165,6 +165,8 @@ def test_doctor_fails_on_a_bad_policy(tmp_path: Path, capsys: pytest.CaptureFixt
     found = checks(capsys, machine(tmp_path), path, 1)
     assert ("policy", "fail") in {(name, level) for name, level, _ in found}
     assert any(f"{path}:6: log.x: no such key" in text for _, _, text in found)
+    daemon = ("daemon", "note", "not asked: the policy does not say where it listens")
+    assert daemon in found
 
 
 # restore

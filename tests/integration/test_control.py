@@ -16,7 +16,11 @@ from typing import Any, cast
 import pytest
 
 from numad_py import daemon as daemon_module
+from numad_py.cli import control as control_verbs
+from numad_py.cli import main
 from numad_py.errors import NumadError, PolicyError, UsageError
+from numad_py.policy import load as load_module
+from numad_py.policy.schema import DaemonPolicy
 from numad_py.serve import control
 from numad_py.serve.control import LONGEST_REQUEST, ControlServer, call
 from tests.integration.program import machine, policy
@@ -31,6 +35,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("served")
     with running(machine(folder), policy(folder)) as up:
         yield up
+
+
+@pytest.fixture
+def usual(served: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """Let that daemon be the one at the usual place, on a machine without a policy."""
+    usual = DaemonPolicy(runtime_dir=str(served.socket.parent))
+    monkeypatch.setattr(control_verbs, "DaemonPolicy", lambda: usual)
+    monkeypatch.setattr(load_module, "DEFAULT_PATH", str(tmp_path / "absent.toml"))
+    return served
 
 
 def ask(up: Running, verb: str) -> dict[str, Any]:
@@ -105,6 +118,44 @@ def test_restore_pauses(served: Running) -> None:
     ask(served, "resume")
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, ": no such file"),
+        ("[daemon\n", ":1: not TOML: "),
+        ("[daemon]\nruntime_dirr = '/x'\n", ":2: daemon.runtime_dirr: no such key"),
+        ("[daemon]\nruntime_dir = '/x'\n[log]\nx = 1\n", ":4: log.x: no such key"),
+    ],
+)
+def test_a_bad_file_that_was_named_never_leads_to_the_usual_daemon(
+    usual: Running,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    data: str | None,
+    said: str,
+) -> None:
+    """It means another daemon; without --config the usual one is asked, also without a policy."""
+    path = tmp_path / "p.toml"
+    if data is not None:
+        path.write_text(data)
+
+    def paused() -> bool:
+        return bool(ask(usual, "status")["paused"])
+
+    until(lambda: not paused(), "a cycle after an earlier test's resume")
+    for verb, before in (("pause", False), ("restore", False), ("reload", False), ("resume", True)):
+        if before:
+            assert main(["pause"]) == 0
+            until(paused, "a paused cycle")
+            capsys.readouterr()
+        assert main([verb, "--config", str(path)]) == 78, verb
+        told = capsys.readouterr().err
+        assert f"{path}{said}" in told, verb
+        assert paused() is before, verb
+    assert main(["resume"]) == 0
+    until(lambda: not paused(), "a cycle after resume")
+
+
 def test_an_unknown_verb_is_a_usage_error(served: Running) -> None:
     """The error that a client raises is the daemon's, exit code and all."""
     with pytest.raises(UsageError, match="'dance' is not a verb"):
@@ -132,6 +183,18 @@ def test_reload_takes_over_a_good_policy_and_refuses_a_bad_one(tmp_path: Path) -
         assert ask(up, "reload") == {"files": [str(path)], "needs_restart": []}
         until(lambda: ask(up, "status")["mode"] == "advise", "a cycle by the new policy")
         assert ask(up, "status")["policy"]["error"] is None
+
+
+def test_what_needs_a_restart_is_held_against_what_is_in_force(tmp_path: Path) -> None:
+    """Told as long as it differs from the start, and no longer once it is changed back."""
+    path = policy(tmp_path, '[metrics]\nlisten = ""\n')
+    with running(machine(tmp_path), path) as up:
+        good = path.read_text()
+        path.write_text(good.replace('listen = ""', 'listen = "127.0.0.1:1"'))
+        assert ask(up, "reload")["needs_restart"] == ["metrics.listen"]
+        assert ask(up, "reload")["needs_restart"] == ["metrics.listen"]
+        path.write_text(good)
+        assert ask(up, "reload")["needs_restart"] == []
 
 
 def test_a_policy_that_matches_nothing_lets_go_of_its_workers(tmp_path: Path) -> None:

@@ -131,9 +131,47 @@ def worker(model: Path) -> Iterator[int]:
         yield process.pid
 
 
-def test_the_files_of_a_worker_are_found(worker: int) -> None:
+def test_the_files_of_a_worker_are_found(worker: int, model: Path) -> None:
     """Mapped and named as an argument, it is there once; libraries are not."""
-    assert [file.name for file in model_files(ProcFs(), worker)] == ["model.gguf"]
+    (found,) = model_files(ProcFs(), worker)
+    assert found.path == model
+    assert found.reached_at == Path(f"/proc/{worker}/root{model}")
+
+
+def test_the_files_of_a_worker_have_the_names_that_it_gives_them(
+    worker: int, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own path, not the one through proc by which they are reached."""
+    assert main(["cache", "--of", str(worker)]) == 0
+    assert capsys.readouterr().out.startswith(f"{model}: node 0: ")
+    assert main(["cache", "--of", str(worker), "--json"]) == 0
+    assert [file["file"] for file in json.loads(capsys.readouterr().out)["files"]] == [str(model)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+@pytest.mark.parametrize(("names", "code"), [(1, 77), (2, 1)])
+def test_where_no_file_may_be_looked_at_a_right_is_missing(
+    model: Path, names: int, code: int
+) -> None:
+    """All of them for want of a right: 77; where another one fails for another reason: 1."""
+    model.chmod(0o600)
+    with model.open("rb") as file:
+        # Once as root, for what is imported late: the interpreter's folder may be root's alone.
+        script = (
+            "import os, sys; from numad_py.cli import main; main(['cache', '/absent'])\n"
+            "os.setuid(65534)\nsys.exit(main(sys.argv[1:]))\n"
+        )
+        link = f"/proc/self/fd/{file.fileno()}"
+        words = ["cache", link, "/absent"][: names + 1]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            pass_fds=[file.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert f"no right to read {link}; run it as root" in done.stdout
 
 
 def test_the_weights_of_a_folder_that_is_named_are_found(tmp_path: Path) -> None:
@@ -155,7 +193,7 @@ def test_the_weights_of_a_folder_that_is_named_are_found(tmp_path: Path) -> None
         found = model_files(ProcFs(), process.pid)
         assert process.stdin is not None
         process.stdin.close()
-    assert [file.name for file in found] == ["a.safetensors"]
+    assert [file.path for file in found] == [tmp_path / "a.safetensors"]
 
 
 def test_the_verb_prints_where_it_lies(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +210,7 @@ def test_the_verb_prints_where_it_lies(model: Path, capsys: pytest.CaptureFixtur
     [
         (["/absent"], 1, "/absent cannot be opened: No such file"),
         ([], 2, "name files"),
-        (["/absent", "--to", "4711"], 2, "no node 4711 with memory; there are 0"),
+        (["/absent", "--to", "4711"], 2, "no node 4711 with memory; nodes with memory: 0"),
         (["--of", "4194304"], 1, "gone"),
     ],
 )

@@ -51,6 +51,13 @@ def test_nodes_are_as_described() -> None:
     assert [state.free_bytes for state in scene.node_states] == [16 * GIB, 7 * GIB]
 
 
+def test_a_node_that_names_no_cpus_has_none() -> None:
+    """As the manual says, of a node only id and memory are needed."""
+    made = machine(NODES.replace('cpus = ""\n', ""))
+    assert made.topology == machine(NODES).topology
+    assert made.topology.cpus_of({2}) == frozenset()
+
+
 def test_workers_come_one_after_the_other_and_go() -> None:
     """Each stays as long as it is said, from its own arrival on."""
     text = 'duration = "20s"\n' + NODES
@@ -117,7 +124,18 @@ def test_a_worker_may_begin_with_nothing() -> None:
             "m.toml:8: node.cpus: CPU 3 belongs to another node already",
         ),
         (NODES.replace("id = 2", "id = 4"), "m.toml:7: node.id: node 4 is there already"),
-        (NODES.replace('"0-3"', '""'), "m.toml:3: node.cpus: no node has a CPU"),
+        (NODES.replace('"0-3"', '""'), 'm.toml:1: node: no node has a CPU; write cpus = "0-15"'),
+        (
+            '[[node]]\nid = 0\nmemory = "1GiB"\n',
+            'm.toml:1: node: no node has a CPU; write cpus = "0-15"',
+        ),
+        (
+            NODES + '[[worker]]\nname = "x"\nsize = "1GiB"\ngrow = "unlimited"\n',
+            (
+                "m.toml:13: worker.grow: 'unlimited' is no rate at which memory grows; "
+                'write one, as in "10MiB/s"'
+            ),
+        ),
         (
             NODES.replace("id = 2", "id = 2\ndistances = [10]"),
             "m.toml:8: node.distances: one to each of the 2 nodes is needed",

@@ -109,7 +109,10 @@ url = "{URL}"
             "subpattern at position 0"
         ),
         "p.toml:21: rule.guard.metric: 'x_bucket' is one series of a histogram; write \"x\"",
-        "p.toml:23: rule.guard.window: '1d' is out of range: 1s to 1h",
+        (
+            "p.toml:23: rule.guard.window: '1d' is out of range: 10s to 1h; the endpoint is read "
+            "each 5s at most, and a window needs several readings"
+        ),
         "p.toml:24: rule.guard.pause: '0s' is out of range: 1min to 1d",
         (
             "p.toml:29: exclude.guard: no such key; known: name, comm, exe, cmdline, user, unit, "
@@ -175,3 +178,21 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     metric, label = problems(tmp_path / "p.toml", text)
     assert "is not the name of a metric" in metric
     assert "is not the name of a label" in label
+
+
+@pytest.mark.parametrize("window", ["1s", "9.9s"])
+def test_a_window_is_long_enough_for_readings(tmp_path: Path, window: str) -> None:
+    """The endpoint is read each 5 seconds at most, and it is said that this is why."""
+    text = f'{GOOD}window = "{window}"\n'
+    (problem,) = problems(tmp_path / "p.toml", text)
+    assert problem.startswith("p.toml:7: rule.guard.window: ")
+    assert "10s to 1h; the endpoint is read each 5s at most" in problem
+    text = f'{GOOD}window = "10s"\n'
+    assert guard(tmp_path / "p.toml", text) == GuardPolicy(URL, "a:b_seconds", window_s=10.0)
+
+
+def test_the_label_of_buckets_cannot_be_chosen(tmp_path: Path) -> None:
+    """With one bucket alone there is no quantile."""
+    text = f'{GOOD}labels = {{ le = "0.5", model = "m" }}\n'
+    (problem,) = problems(tmp_path / "p.toml", text)
+    assert problem.startswith('p.toml:7: rule.guard.labels: "le" tells the buckets of a histogram')

@@ -106,6 +106,25 @@ def test_a_rate_in_other_units_is_told_what_it_may_mean(
     assert problem.endswith(f'{text!r} is not a rate; did you mean "{meant}"?')
 
 
+@pytest.mark.parametrize("text", ["1B/s", "1023KiB/s", "1B"])
+def test_a_rate_at_which_nothing_would_ever_arrive_is_refused(tmp_path: Path, text: str) -> None:
+    """It is more likely a slip than a wish, and what can be written is said."""
+    (problem,) = problems(tmp_path / "p.toml", f"[migration]\nrate = '{text}'\n")
+    said = f'p.toml:2: migration.rate: {text!r} is out of range: 1MiB/s or more, or "unlimited"'
+    assert problem == said
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("1MiB/s", 1 << 20), ("1GiB/s", 1 << 30), ("1GiB", 1 << 30), ("unlimited", None)],
+)
+def test_a_rate_is_bytes_in_a_second(tmp_path: Path, text: str, rate: int | None) -> None:
+    """With or without "/s", as the manual says."""
+    path = tmp_path / "p.toml"
+    path.write_text(f"[migration]\nrate = '{text}'\n")
+    assert load(path).migration.rate_bytes_per_s == rate
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

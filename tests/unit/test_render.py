@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from numad_py.model.machine import Pressure
+from numad_py.model.machine import NodeState, Pressure
 from numad_py.model.plan import Alternative, Cost, Decision, Limit, MemoryMove, Reason, Verdict
 from numad_py.model.residency import Kind, Mobility, Source
 from numad_py.model.snapshot import PassedOver, Snapshot
@@ -198,6 +198,26 @@ def test_transparent_huge_pages_are_told_where_they_are_known() -> None:
     shown = text(snapshot(worker(found=anon(GIB), thp_bytes=512 * MIB)))
     assert "x/0: 512.0 MiB in transparent huge pages" in shown
     assert "transparent" not in text(snapshot(worker(found=anon(GIB))))
+
+
+def test_a_guard_that_cannot_be_read_is_told_on_a_line_of_its_own() -> None:
+    """Also of a worker at rest; not again where its decision's reason has said it."""
+    problem = "http://localhost:1/metrics: Connection refused"
+    seen = worker("x/0", found=anon(GIB), guard_problem=problem)
+    assert f"\nx/0: its guard cannot be read: {problem}\n" in text(snapshot(seen)) + "\n"
+    assert "guard" not in text(snapshot(worker("x/0", found=anon(GIB))))
+    why = f"not guarded: its guard cannot be read: {problem}"
+    acts = replace(rests(seen), verdict=Verdict.ACT, reason=Reason.REMOTE_MEMORY, why=why)
+    shown = render_status(status_document(report(snapshot(seen), acts), source="direct"))
+    assert shown.count(problem) == 1
+
+
+def test_a_nodes_memory_is_that_of_the_last_look() -> None:
+    """What was plugged in or taken out since the topology was read counts; else the topology's."""
+    seen = snapshot(worker(), node_states=(NodeState(0, 6 * GIB, GIB, 0),))
+    nodes = status_document(report(seen), source="direct")["nodes"]
+    assert [node["memory_bytes"] for node in nodes] == [6 * GIB, 4 * GIB]
+    assert "\n0     0     6.0 GiB" in text(seen)
 
 
 def test_shared_anonymous_memory_is_not_called_by_the_kernels_name() -> None:
