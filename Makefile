@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help setup demo bench lint types test format clean
+.PHONY: help setup demo bench soak lint types test format clean
 
 help:
 	@echo "make demo     the main job, to be looked at: here, or in a guest of four nodes"
 	@echo "make bench    ratios against numad, psutil and others, measured here and in a guest;"
 	@echo "              BENCH=\"discovery quiet\" picks subjects"
+	@echo "make soak     an hour amid workers that come and go in a guest: does it grow?"
+	@echo "              SOAK=\"--minutes 5\" for less"
 	@echo "make test     lint, types and all tests; NUMAD_PY_NO_GUEST=1 leaves the guests out,"
 	@echo "              NUMAD_PY_FULL=1 runs every guest with and without huge pages"
 	@echo "make format   let ruff lay out the code"
@@ -29,6 +31,9 @@ demo: setup
 bench: setup
 	@sh tests/setup-host.sh bench
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+soak: setup
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 lint: setup
 	$(BIN)/ruff check .
