@@ -24,8 +24,8 @@ GUEST = "bookworm-n4c8"
 IDLE = 1_000
 WORKERS = 16
 SETTLE_S = 330
-"""After this each process, a minute or two old at the start, was looked at when twice and four times
-as old, and all of them at nearly the same time: then not for a quarter of an hour."""
+"""After this each process, a minute or two old at the start, was looked at when twice and four
+times as old, all of them at nearly the same time, and then is not for a quarter of an hour."""
 HERE_SETTLE_S = 190
 """The same on this machine, where a process is only seconds old at the start: it is looked at when
 some 10, 30 and 130 s old, and then not for minutes."""

@@ -1,0 +1,1 @@
+"""The service in a guest for a long time, amid workers that come and go."""
