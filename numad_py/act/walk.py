@@ -144,8 +144,8 @@ class Walk:
     def _pages(self, start: int, end: int, found: Range) -> Pages:
         """Return a chunk's pages and where each lies.
 
-        Where all of the range was on one node they are not asked for: that would walk over them once
-        more. A page that has come home since answers with its node, and counts as moved.
+        Where all of the range was on one node they are not asked for: that would walk over them
+        once more. A page that has come home since answers with its node, and counts as moved.
         """
         if found.whole_on is None:
             return Pages.of_range(start, end, found.page_bytes, self._nodes_of)
