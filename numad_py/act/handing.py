@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from numad_py.act.pages import THP_BYTES, Pages
-from numad_py.errors import RightsError
+from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
 
 _FINAL = frozenset({-errno.EACCES, -errno.ENOENT, -errno.EFAULT})
@@ -135,6 +135,13 @@ class Hands:
                     'give it to the service, or set shared = "leave" in the rule'
                 )
                 raise RightsError(msg) from None
+            if error.errno == errno.EACCES:
+                # Of the call, not of a page (do_pages_move, mm/migrate.c).
+                msg = (
+                    f"its cpuset no longer grants it memory on node {self.target}: "
+                    "nothing more is moved there (AllowedMemoryNodes= of its unit)"
+                )
+                raise NumadError(msg) from None
             if error.errno != errno.ENOMEM:
                 raise
             # What it had moved by then stands; nothing was said of it.

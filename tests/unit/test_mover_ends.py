@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from numad_py.act.tally import Tally
+from numad_py.errors import NumadError
 from numad_py.model.outcome import End, PageStatus
 from numad_py.policy.schema import Method, MigrationPolicy
 from tests.fake_tree import PAGE
@@ -121,6 +123,21 @@ def test_a_worker_that_ends_before_it_is_looked_at_is_gone() -> None:
     many(kernel)
     kernel.life = Life.ZOMBIE
     assert move(kernel, PLAN).end is End.GONE
+
+
+def test_a_node_that_its_cpuset_forbids_by_now_is_named() -> None:
+    """The call as a whole says EACCES; nothing is tried again, and what is in the way is told."""
+    kernel = FakeKernel()
+    many(kernel)
+
+    def on_call(calls: int) -> None:
+        if calls:
+            raise PermissionError(errno.EACCES, "move_pages: Permission denied")
+
+    kernel.on_call = on_call
+    with pytest.raises(NumadError, match="no longer grants it memory on node 0"):
+        move(kernel, PLAN, CHUNKED)
+    assert kernel.moved == {(1, 0): CHUNK}
 
 
 # The pace
