@@ -30,7 +30,7 @@ from numad_py.policy.schema import Mode, OnStop, Policy, fixed_at_start
 from numad_py.serve.logs import Voice, configure
 from numad_py.serve.notify import Notifier
 from numad_py.serve.recent import Recent
-from numad_py.serve.report import Cost, CycleReport, Totals
+from numad_py.serve.report import CycleReport, Took, Totals
 from numad_py.serve.status import plan_document, status_document
 from numad_py.serve.summary import summary
 
@@ -133,8 +133,7 @@ class Daemon:
         self._untold += self._take_outcomes()
         glance = self.observer.glance(self._between)
         if (report := self._resting_report(glance)) is not None:
-            cost = Cost(clock.monotonic_s() - began_s, clock.thread_cpu_s() - began_cpu_s)
-            return self._publish_again(report, glance, cost)
+            return self._publish_again(report, glance, _took(began_s, began_cpu_s))
         self._whole = None
         snapshot, plan, self._state = look_and_decide(
             self.observer, self.policy, self._remembered, self._between, glance
@@ -145,17 +144,15 @@ class Daemon:
         for decision in plan.decisions:
             if decision.verdict is Verdict.ACT:
                 self.actuator.submit(decision)
-        duration_s = clock.monotonic_s() - began_s
-        cpu_s = clock.thread_cpu_s() - began_cpu_s
+        took = _took(began_s, began_cpu_s)
         self.totals = self.totals.add(
             plan=plan,
             outcomes=outcomes,
-            cycle_s=duration_s,
-            cycle_cpu_s=cpu_s,
+            took=took,
             readings=self.observer.scanner.counts,
             reading_s=self.observer.scanner.cpu_s,
         )
-        return self._publish(snapshot, plan, outcomes, duration_s, cpu_s, began_at_s=began_at_s)
+        return self._publish(snapshot, plan, outcomes, took, began_at_s=began_at_s)
 
     def _resting_report(self, glance: Glance) -> CycleReport | None:
         """Return the last report where all rest and nothing has changed; None: look and decide."""
@@ -166,12 +163,12 @@ class Daemon:
             return None
         return report
 
-    def _publish_again(self, report: CycleReport, glance: Glance, cost: Cost) -> CycleReport:
+    def _publish_again(self, report: CycleReport, glance: Glance, took: Took) -> CycleReport:
         """Tell the same again, with the nodes as they are now."""
         self._cycled_at_s = clock.monotonic_s()
-        self.totals = self.totals.repeat(report.plan, cost)
+        self.totals = self.totals.repeat(report.plan, took)
         self.report = report.repeated(
-            glance.machine.node_states, glance.machine.pressure, cost, clock.unix_s()
+            glance.machine.node_states, glance.machine.pressure, took, clock.unix_s()
         )
         self._feed()
         return self.report
@@ -206,8 +203,7 @@ class Daemon:
         snapshot: Snapshot,
         plan: Plan,
         outcomes: tuple[Outcome, ...],
-        duration_s: float,
-        cpu_s: float,
+        took: Took,
         *,
         began_at_s: float,
     ) -> CycleReport:
@@ -222,8 +218,8 @@ class Daemon:
             policy_sources=self.policy.sources,
             policy_error=self._policy_error,
             policy_loaded_at=self._policy_loaded_at,
-            cycle_duration_s=duration_s,
-            cycle_cpu_s=cpu_s,
+            cycle_duration_s=took.duration_s,
+            cycle_cpu_s=took.cpu_s,
             interval_s=self.policy.daemon.interval_s,
             progress=self.actuator.progress(),
             settings=self.actuator.settings(),
@@ -397,3 +393,7 @@ class Daemon:
                 log.info("stopped, affinity given back", workers=given_back)
         elif self._started:
             log.info("stopped, affinity kept; numad-py restore gives it back")
+
+
+def _took(began_s: float, began_cpu_s: float) -> Took:
+    return Took(clock.monotonic_s() - began_s, clock.thread_cpu_s() - began_cpu_s)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from numad_py.act.handing import Hands
+from numad_py.act.handing import Hands, page_status
 from numad_py.act.pages import Pages
 from numad_py.kernel.pagecache import PAGE_BYTES, CachedFile
 from numad_py.kernel.syscalls import Syscalls
+from numad_py.model.outcome import PageStatus
 
 
 @dataclass
@@ -97,10 +97,7 @@ def _move(  # noqa: PLR0917 - from where to where, with what
         return
     result = Hands(syscalls, os.getpid(), source, target).move(remote, huge=False)
     found.moved_bytes += result.moved * PAGE_BYTES
-    for said in result.stayed.values():
-        if said == -errno.EACCES:
-            found.mapped_bytes += PAGE_BYTES
-        elif said == -errno.ENOMEM:
-            found.no_room_bytes += PAGE_BYTES
-        elif said != -errno.ENOENT:
-            found.refused_bytes += PAGE_BYTES
+    stayed = Counter(map(page_status, result.stayed.values()))
+    found.mapped_bytes += stayed[PageStatus.SHARED] * PAGE_BYTES
+    found.no_room_bytes += stayed[PageStatus.NO_ROOM] * PAGE_BYTES
+    found.refused_bytes += stayed[PageStatus.BUSY] * PAGE_BYTES

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from numad_py.act.pages import THP_BYTES, Pages
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
+from numad_py.model.outcome import PageStatus
 
 _FINAL = frozenset({-errno.EACCES, -errno.ENOENT, -errno.EFAULT})
 """Answers that a second try would not change: shared, not there, not mapped."""
@@ -151,6 +152,17 @@ class Hands:
 
     def _nodes_of(self, addresses: array[int]) -> array[int]:
         return self.syscalls.move_pages_query(self.pid, addresses)
+
+
+def page_status(result: int) -> PageStatus:
+    """Return what a status entry of move_pages(2) means."""
+    if result == -errno.EACCES:
+        return PageStatus.SHARED
+    if result in {-errno.ENOENT, -errno.EFAULT}:
+        return PageStatus.ABSENT
+    if result == -errno.ENOMEM:
+        return PageStatus.NO_ROOM
+    return PageStatus.BUSY
 
 
 def _apart(addresses: Iterable[int], heads: set[int]) -> tuple[list[int], dict[int, list[int]]]:

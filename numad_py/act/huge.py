@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from numad_py.act.journal import Growth, Journal
 from numad_py.act.pools import grow, growth_for
-from numad_py.act.ranges import BASE_PAGE, Range
+from numad_py.act.ranges import Range
 from numad_py.act.room import room_bytes
 from numad_py.act.settings import Keeper
 from numad_py.errors import NumadError
 from numad_py.kernel.settings import Settings
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.plan import Decision
+from numad_py.model.residency import BASE_PAGE_BYTES
 from numad_py.policy.schema import HugeTlb, Policy
 
 
@@ -68,13 +69,13 @@ class HugePages:
         told = [
             self._why_full(node, size, free.get((node, size), 0))
             for node, size in sorted(full)
-            if size > BASE_PAGE
+            if size > BASE_PAGE_BYTES
         ]
         return "; ".join(told)
 
     def _free(self, decision: Decision, ranges: Sequence[Range]) -> dict[tuple[int, int], int]:
         """Return how many huge pages are free now, by target and size, of the sizes that come."""
-        sizes = {found.page_bytes for found in ranges if found.page_bytes > BASE_PAGE}
+        sizes = {found.page_bytes for found in ranges if found.page_bytes > BASE_PAGE_BYTES}
         return {
             (node, size): pool.free
             for node in {move.target for move in decision.moves}
@@ -86,11 +87,13 @@ class HugePages:
         """Yield what pools are to grow by, of the pages that the kernel makes none of."""
         targets = list(dict.fromkeys(move.target for move in decision.moves))
         made = self.settings.largest_block_bytes()
-        for size in sorted({f.page_bytes for f in ranges if f.page_bytes > max(made, BASE_PAGE)}):
+        for size in sorted(
+            {f.page_bytes for f in ranges if f.page_bytes > max(made, BASE_PAGE_BYTES)}
+        ):
             # The first target that has room for them: what is too much for it stays.
             for target in targets:
                 growth = growth_for(
-                    ranges, size, target, self.settings, self.room(target, BASE_PAGE)
+                    ranges, size, target, self.settings, self.room(target, BASE_PAGE_BYTES)
                 )
                 if growth is not None:
                     yield growth

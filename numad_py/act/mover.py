@@ -22,13 +22,12 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.outcome import End
 from numad_py.model.plan import Decision
-from numad_py.model.residency import Mobility
+from numad_py.model.residency import BASE_PAGE_BYTES, Mobility
 from numad_py.policy.schema import Method, MigrationPolicy
 
 TRIFLE_BYTES = 1 << 20
 TRIFLE_SHARE = 0.01
 """What would not move is a trifle below both: so many bytes, and this share of what was planned."""
-BASE_PAGE = 4096
 
 
 def _nothing_stalled() -> dict[str, float]:
@@ -149,7 +148,7 @@ class Mover:
             if self.stop.is_set():
                 tally.end = End.STOPPED
                 break
-            if self.room(move.target, BASE_PAGE) < move.move_bytes:
+            if self.room(move.target, BASE_PAGE_BYTES) < move.move_bytes:
                 tally.end = End.NO_ROOM
                 break
             before = self._movable_on(pid, move.source)

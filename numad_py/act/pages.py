@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import compress
 
-from numad_py.act.ranges import BASE_PAGE
+from numad_py.model.residency import BASE_PAGE_BYTES
 
 THP_BYTES = 2 << 20
 """Size of a transparent huge page on x86-64, and on aarch64 with 4 KiB pages."""
@@ -61,8 +61,8 @@ class Pages:
         first = -(-self.addresses[0] // THP_BYTES) * THP_BYTES
         for head in range(first, self.addresses[-1] + 1, THP_BYTES):
             at = bisect_left(self.addresses, head)
-            last = at + THP_BYTES // BASE_PAGE - 1
+            last = at + THP_BYTES // BASE_PAGE_BYTES - 1
             # In order of address and no two alike: the ends tell that all between are there.
-            if last < len(self) and self.addresses[last] - head == THP_BYTES - BASE_PAGE:
+            if last < len(self) and self.addresses[last] - head == THP_BYTES - BASE_PAGE_BYTES:
                 heads.append(head)
         return heads

@@ -9,9 +9,7 @@ from numad_py.kernel import numa_maps
 from numad_py.kernel.maps import MappedArea, parse_maps
 from numad_py.kernel.numa_maps import Vma
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.residency import Kind, Mobility, SegmentId
-
-BASE_PAGE = 4096
+from numad_py.model.residency import BASE_PAGE_BYTES, Kind, Mobility, SegmentId
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def ranges_on(
             end=area.end,
             page_bytes=vma.page_bytes,
             remote=remote,
-            may_be_thp=vma.page_bytes == BASE_PAGE and vma.kind in {Kind.ANON, Kind.SHMEM},
+            may_be_thp=vma.page_bytes == BASE_PAGE_BYTES and vma.kind in {Kind.ANON, Kind.SHMEM},
             shared=shared,
         )
 

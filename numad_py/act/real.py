@@ -64,7 +64,6 @@ class RealActuator:
         """Start the thread; ``on_outcome`` is called on it whenever something has ended."""
         self._policy = policy
         self._procfs = procfs
-        self._sysfs = sysfs
         self._cgroups = cgroups
         self._syscalls = syscalls
         self._journal = journal

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from numad_py.act.ranges import BASE_PAGE
 from numad_py.model.machine import NodeState
+from numad_py.model.residency import BASE_PAGE_BYTES
 
 STOP_SHARE = 0.5
 """A move begins with the policy's headroom left, and stops where this share of it is left: a node
@@ -24,7 +24,7 @@ def room_bytes(state: NodeState, page_bytes: int, headroom: float, *, made_bytes
         made_bytes: the largest huge pages that the kernel is to make.
     """
     ordinary = state.room_bytes(STOP_SHARE * headroom)
-    if page_bytes <= BASE_PAGE:
+    if page_bytes <= BASE_PAGE_BYTES:
         return ordinary
     free = sum(p.free * p.page_bytes for p in state.huge_pages if p.page_bytes == page_bytes)
     return free + max(0, ordinary) if page_bytes <= made_bytes else free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from array import array
 from collections import Counter
@@ -10,17 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from numad_py.act.brakes import Brakes
-from numad_py.act.handing import Hands
+from numad_py.act.handing import Hands, page_status
 from numad_py.act.identity import Alive
 from numad_py.act.pace import Pace
 from numad_py.act.pages import THP_BYTES, Pages
-from numad_py.act.ranges import BASE_PAGE, Range
+from numad_py.act.ranges import Range
 from numad_py.act.refusals import Refusals
 from numad_py.act.tally import Tally
 from numad_py.kernel import clock
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.outcome import End, PageStatus
 from numad_py.model.plan import Decision
+from numad_py.model.residency import BASE_PAGE_BYTES
 
 BARREN_CHUNKS = 3
 """After so many in a row in which pages refused and none moved, the rest of an area is left."""
@@ -104,7 +104,7 @@ class Walk:
             left = sum(max(0, left) for pairs in self._budget.values() for _, left in pairs)
             size = min(size, max(area.unit, left // area.unit * area.unit))
         page_bytes = area.found.page_bytes
-        if page_bytes <= BASE_PAGE:
+        if page_bytes <= BASE_PAGE_BYTES:
             return size
         targets = {target for pairs in self._budget.values() for target, _ in pairs}
         most = max(self.room(target, page_bytes) for target in targets)
@@ -216,14 +216,3 @@ class Walk:
         for source, size in area.left.items():
             self.tally.refused_bytes[source] += size
             self.tally.pages[PageStatus.UNTRIED] += size // area.found.page_bytes
-
-
-def page_status(result: int) -> PageStatus:
-    """Return what a status entry of move_pages(2) means."""
-    if result == -errno.EACCES:
-        return PageStatus.SHARED
-    if result in {-errno.ENOENT, -errno.EFAULT}:
-        return PageStatus.ABSENT
-    if result == -errno.ENOMEM:
-        return PageStatus.NO_ROOM
-    return PageStatus.BUSY

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from numad_py.model.topology import Topology
 from numad_py.observe.discovery import Census
 from numad_py.observe.judged import Found
+from numad_py.observe.kept import resized
 from numad_py.observe.machine import MachineSeen
 
 CALM_S = 15.0
 """A whole look is taken at least so often."""
-CHANGED_SHARE = 0.05
-"""A worker's size has changed when it differs by this share of it,"""
-CHANGED_BYTES = 8 << 20
-"""and by so much at least."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,4 @@ def _differs(before: Found, now: Found) -> bool:
         return True
     if now.stat.num_threads != before.stat.num_threads:
         return True
-    size = before.stat.resident_bytes
-    changed_bytes = abs(now.stat.resident_bytes - size)
-    return changed_bytes >= CHANGED_BYTES and changed_bytes >= CHANGED_SHARE * size
+    return resized(before.stat.resident_bytes, now.stat.resident_bytes)

@@ -10,10 +10,17 @@ from numad_py.observe.estimate import spread
 
 CHANGED_SHARE = 0.05
 """A reading no longer stands when the worker has grown or shrunk by this share of its size."""
+CHANGED_BYTES = 8 << 20
+"""And by so much at least, whatever share of it that is."""
 SAME_SHARE = 0.005
 """A sample agrees with a full reading within its error, and within so much in any case."""
 SURE_SHARE = 0.03
 """A sample that may be wrong by more confirms nothing."""
+
+
+def resized(before_bytes: int, now_bytes: int) -> bool:
+    """Say whether a worker has grown or shrunk so much that what was read of it stands no more."""
+    return abs(now_bytes - before_bytes) >= max(CHANGED_BYTES, CHANGED_SHARE * before_bytes)
 
 
 def kept(full: Residency | None, sampled: Residency | None) -> Residency | None:

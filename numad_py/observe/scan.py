@@ -23,13 +23,11 @@ from numad_py.kernel.clock import thread_cpu_s
 from numad_py.model.residency import Confirmation, Kind, Mobility, Residency, Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.budget import Budget
-from numad_py.observe.kept import CHANGED_SHARE, SAME_SHARE, furthest, kept, moved
+from numad_py.observe.kept import CHANGED_SHARE, SAME_SHARE, furthest, kept, moved, resized
 from numad_py.observe.pauses import as_long_again
 from numad_py.observe.readings import Looked, Readings, Subject, by_cgroup, left_out, thp_bytes
 from numad_py.policy.schema import ScanPolicy
 
-CHANGED_BYTES = 8 << 20
-"""A reading stands while the worker has grown or shrunk by less, whatever share of it that is."""
 CHEAP_S = 0.002
 """numa_maps is read rather than a sample where it is expected to take no longer than this."""
 SMALL_PART = 0.25
@@ -204,10 +202,9 @@ class Scanner:
             # A measurement made after a move: from now on changes count against this size.
             known = replace(known, resident_bytes=size)
             self._known[subject.id] = known
-        if size is not None and known.resident_bytes is not None:
-            changed_bytes = abs(size - known.resident_bytes)
-            if changed_bytes >= max(CHANGED_BYTES, CHANGED_SHARE * known.resident_bytes):
-                return False
+        before = known.resident_bytes
+        if size is not None and before is not None and resized(before, size):
+            return False
         if now_s - _looked_at_s(known) < self._pause_s(known):
             return True
         return self._confirmed_by_cgroup(subject, known, now_s)

@@ -17,7 +17,7 @@ from numad_py.policy.schema import Policy
 
 
 @dataclass(frozen=True)
-class Cost:
+class Took:
     """What a cycle took."""
 
     duration_s: float
@@ -63,7 +63,7 @@ class CycleReport:
         self,
         node_states: tuple[NodeState, ...],
         pressure: Pressure,
-        cost: Cost,
+        took: Took,
         last_cycle_at: float,
     ) -> CycleReport:
         """Return the report of a cycle in which only the nodes were looked at anew.
@@ -73,8 +73,8 @@ class CycleReport:
         return replace(
             self,
             snapshot=replace(self.snapshot, node_states=node_states, pressure=pressure),
-            cycle_duration_s=cost.duration_s,
-            cycle_cpu_s=cost.cpu_s,
+            cycle_duration_s=took.duration_s,
+            cycle_cpu_s=took.cpu_s,
             last_cycle_at=last_cycle_at,
         )
 
@@ -135,14 +135,11 @@ class Totals:
         *,
         plan: Plan,
         outcomes: Iterable[Outcome],
-        cycle_s: float,
-        cycle_cpu_s: float,
+        took: Took,
         readings: Mapping[Source, int],
         reading_s: Mapping[Source, float],
     ) -> Totals:
         """Return the totals with one cycle more; readings come as totals already."""
-        decisions = Counter(self.decisions)
-        decisions.update((d.verdict.value, d.reason.value) for d in plan.decisions)
         moves, pages, moved = Counter(self.moves), Counter(self.pages), Counter(self.moved_bytes)
         threads_bound, move_s = self.threads_bound, self.move_s
         judgements = Counter(self.judgements)
@@ -156,17 +153,13 @@ class Totals:
             threads_bound += outcome.threads_bound
             move_s += outcome.duration_s
         return replace(
-            self,
+            self.repeat(plan, took),
             promised_bytes=self.promised_bytes + sum(o.decision.move_bytes for o in carried_out),
             chunks=self.chunks + sum(o.chunks for o in outcomes),
             longest_chunk_s=max([self.longest_chunk_s, *(o.longest_chunk_s for o in outcomes)]),
             waited_s=self.waited_s + sum(o.waited_s for o in outcomes),
-            cycles=self.cycles + 1,
-            cycle_s=self.cycle_s + cycle_s,
-            cycle_cpu_s=self.cycle_cpu_s + cycle_cpu_s,
             readings=dict(readings),
             reading_s=dict(reading_s),
-            decisions=dict(decisions),
             judgements=dict(judgements),
             moves=dict(moves),
             moved_bytes=dict(moved),
@@ -175,14 +168,14 @@ class Totals:
             move_s=move_s,
         )
 
-    def repeat(self, plan: Plan, cost: Cost) -> Totals:
+    def repeat(self, plan: Plan, took: Took) -> Totals:
         """Return the totals with one cycle more, that has decided as the one before."""
         decisions = Counter(self.decisions)
         decisions.update((d.verdict.value, d.reason.value) for d in plan.decisions)
         return replace(
             self,
             cycles=self.cycles + 1,
-            cycle_s=self.cycle_s + cost.duration_s,
-            cycle_cpu_s=self.cycle_cpu_s + cost.cpu_s,
+            cycle_s=self.cycle_s + took.duration_s,
+            cycle_cpu_s=self.cycle_cpu_s + took.cpu_s,
             decisions=dict(decisions),
         )

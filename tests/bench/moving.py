@@ -9,7 +9,6 @@ minutes, and its other options pick parts.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -22,11 +21,11 @@ from typing import Any
 from tests.bench import stalls
 from tests.bench.__main__ import ROOT, write
 from tests.bench.chunks import chunk_rows, lines, raw_row, sweep
+from tests.bench.guests import guests
 from tests.bench.movers import CALM, CONTENDERS, FULL, Contender, Run, Scenario, loads, put, run
 from tests.bench.plot import svg
 from tests.bench.table import NotHere, Row, head
-from tests.guest.fleet import Fleet
-from tests.guest.image import RELEASES, GuestError, check_tools
+from tests.guest.image import RELEASES
 from tests.guest.machine import Machine
 
 TOPOLOGY = "n4c8"
@@ -64,16 +63,7 @@ SHORT = Extent(
 def rows(extent: Extent | None = None) -> Iterator[Row]:
     """Measure in one guest after the other."""
     extent = extent or Extent()
-    if os.environ.get("NUMAD_PY_NO_GUEST"):
-        why = "NUMAD_PY_NO_GUEST is set"
-        raise NotHere(why)
-    try:
-        check_tools()
-    except GuestError as error:
-        raise NotHere(str(error)) from None
-    with contextlib.ExitStack() as stack:
-        fleet = Fleet()
-        stack.callback(fleet.close)
+    with guests() as fleet:
         for release in extent.releases:
             guest = fleet.get(f"{release}-{TOPOLOGY}")
             put(guest)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.bench.guests import guests
 from tests.bench.native import SIZE, Load, compared
 from tests.bench.table import Figure, NotHere, Row, State
 from tests.guest.daemon import Service
-from tests.guest.fleet import Fleet
-from tests.guest.image import GuestError, check_tools
 from tests.guest.machine import Machine
 from tests.guest.numad import COMMAND, INTERVAL_S, LOG, Numad
 from tests.guest.project import build_crowd
@@ -55,16 +53,8 @@ def _here() -> Row:
 
 def _in_guest() -> Iterator[Row]:
     """Measure both under the same load."""
-    if os.environ.get("NUMAD_PY_NO_GUEST"):
-        why = "NUMAD_PY_NO_GUEST is set"
-        raise NotHere(why)
-    try:
-        check_tools()
-    except GuestError as error:
-        raise NotHere(str(error)) from None
     with contextlib.ExitStack() as stack:
-        fleet = Fleet()
-        stack.callback(fleet.close)
+        fleet = stack.enter_context(guests())
         guest = fleet.get(GUEST)
         if guest.run("command -v numad", check=False).returncode:
             why = f"{GUEST} has no numad"

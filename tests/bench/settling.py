@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.bench.table import Figure, NotHere, Row
+from tests.bench.guests import guests
+from tests.bench.table import Figure, Row
 from tests.guest.daemon import DROP_IN, Service
-from tests.guest.fleet import Fleet
-from tests.guest.image import GuestError, check_tools
 from tests.guest.machine import Machine
 from tests.guest.numad import COMMAND, Numad
 from tests.guest.topology import REMOTE_DISTANCE
@@ -81,16 +78,7 @@ class Settled:
 
 def rows() -> Iterator[Row]:
     """Let each settle each case."""
-    if os.environ.get("NUMAD_PY_NO_GUEST"):
-        why = "NUMAD_PY_NO_GUEST is set"
-        raise NotHere(why)
-    try:
-        check_tools()
-    except GuestError as error:
-        raise NotHere(str(error)) from None
-    with contextlib.ExitStack() as stack:
-        fleet = Fleet()
-        stack.callback(fleet.close)
+    with guests() as fleet:
         guest = fleet.get(GUEST)
         where = f"{GUEST}, Linux {guest.out('uname -r').strip()}"
         for case in CASES:

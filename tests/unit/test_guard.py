@@ -16,7 +16,7 @@ from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import Decision, DecisionState, Plan, Reason, Verdict, WorkerMemory
 from numad_py.model.snapshot import Snapshot, Worker
 from numad_py.policy.schema import Mode
-from numad_py.serve.report import Totals
+from numad_py.serve.report import Took, Totals
 from tests.unit.guarded import GUARD, STEP_S, Run, Server, histogram, policy
 from tests.unit.test_stability import CPUS, GIB, MIB, START, machine, worker
 
@@ -378,9 +378,7 @@ def test_a_decision_with_its_judgement_can_be_recorded() -> None:
 
 def counted(totals: Totals, plan: Plan) -> Totals:
     """Return totals with one cycle more."""
-    return totals.add(
-        plan=plan, outcomes=(), cycle_s=0.0, cycle_cpu_s=0.0, readings={}, reading_s={}
-    )
+    return totals.add(plan=plan, outcomes=(), took=Took(0.0, 0.0), readings={}, reading_s={})
 
 
 def seen_after(mib: int) -> Worker:

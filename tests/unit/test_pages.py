@@ -9,9 +9,9 @@ from array import array
 import pytest
 
 from numad_py.act.pages import THP_BYTES, Pages
-from numad_py.act.ranges import BASE_PAGE
+from numad_py.model.residency import BASE_PAGE_BYTES
 
-BLOCK = THP_BYTES // BASE_PAGE
+BLOCK = THP_BYTES // BASE_PAGE_BYTES
 NODES = (0, 1, 7, -errno.ENOENT, -errno.EACCES)
 HEAD = 0x7F0000000000
 """Begins a block."""
@@ -20,15 +20,15 @@ HEAD = 0x7F0000000000
 def drawn(seed: int) -> Pages:
     """Return pages of which some are missing, in runs of many nodes."""
     rng = random.Random(seed)  # noqa: S311 - to be drawn again, not to be secret
-    at = HEAD + rng.randrange(2 * BLOCK) * BASE_PAGE
+    at = HEAD + rng.randrange(2 * BLOCK) * BASE_PAGE_BYTES
     addresses, nodes = array("Q"), array("i")
     for _ in range(rng.randrange(8)):
-        at += rng.choice([0, 0, 1, BLOCK]) * BASE_PAGE
+        at += rng.choice([0, 0, 1, BLOCK]) * BASE_PAGE_BYTES
         for _ in range(rng.choice([0, 1, 3, BLOCK - 1, BLOCK, 2 * BLOCK])):
             addresses.append(at)
             nodes.append(rng.choice(NODES) if rng.random() < 0.01 else NODES[seed % 2])
-            at += BASE_PAGE
-    return Pages(addresses, nodes, BASE_PAGE)
+            at += BASE_PAGE_BYTES
+    return Pages(addresses, nodes, BASE_PAGE_BYTES)
 
 
 def pairs(pages: Pages) -> list[tuple[int, int]]:
@@ -43,7 +43,7 @@ def heads_one_by_one(pages: Pages) -> list[int]:
         address
         for address in sorted(here)
         if address % THP_BYTES == 0
-        and all(address + i * BASE_PAGE in here for i in range(1, BLOCK))
+        and all(address + i * BASE_PAGE_BYTES in here for i in range(1, BLOCK))
     ]
 
 
@@ -67,17 +67,17 @@ def test_a_block_head_stands_for_a_block_that_is_here_in_whole(seed: int) -> Non
 def test_one_missing_page_spoils_its_block_and_no_other(gone: int) -> None:
     """The block before and the one behind keep their heads."""
     numbers = [i for i in range(3 * BLOCK) if i != BLOCK + gone]
-    addresses = array("Q", [HEAD + i * BASE_PAGE for i in numbers])
-    pages = Pages(addresses, array("i", [0]) * len(addresses), BASE_PAGE)
+    addresses = array("Q", [HEAD + i * BASE_PAGE_BYTES for i in numbers])
+    pages = Pages(addresses, array("i", [0]) * len(addresses), BASE_PAGE_BYTES)
     assert list(pages.block_heads()) == [HEAD, HEAD + 2 * THP_BYTES]
 
 
 def test_2_mib_that_are_not_aligned_hold_no_block() -> None:
     """A huge page lies on a multiple of its size."""
     pages = Pages.of_range(
-        HEAD + BASE_PAGE,
-        HEAD + BASE_PAGE + THP_BYTES,
-        BASE_PAGE,
+        HEAD + BASE_PAGE_BYTES,
+        HEAD + BASE_PAGE_BYTES + THP_BYTES,
+        BASE_PAGE_BYTES,
         lambda a: array("i", [0]) * len(a),
     )
     assert len(pages) == BLOCK
@@ -100,6 +100,6 @@ def test_a_range_is_asked_about_page_by_page() -> None:
 
 def test_no_pages_have_no_heads() -> None:
     """Nothing is found in nothing."""
-    none = Pages(array("Q"), array("i"), BASE_PAGE)
+    none = Pages(array("Q"), array("i"), BASE_PAGE_BYTES)
     assert (len(none), len(none.on(0))) == (0, 0)
     assert list(none.block_heads()) == []

@@ -10,7 +10,7 @@ from numad_py.model.outcome import End, Outcome, PageStatus
 from numad_py.model.plan import Decision, Plan, Reason, Verdict
 from numad_py.model.residency import Source
 from numad_py.model.snapshot import WorkerId
-from numad_py.serve.report import Totals
+from numad_py.serve.report import Took, Totals
 from tests.unit.fake_kernel import MIB
 from tests.unit.moving import decision
 
@@ -35,8 +35,7 @@ def with_cycle(
     return totals.add(
         plan=Plan(1, tuple(decisions)),
         outcomes=outcomes,
-        cycle_s=0.5,
-        cycle_cpu_s=0.25,
+        took=Took(0.5, 0.25),
         readings=readings,
         reading_s={source: 0.01 * count for source, count in readings.items()},
     )

@@ -9,8 +9,9 @@ import pytest
 from numad_py.model.residency import Source
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.budget import BURST_S, LONGEST_LOOK_S
+from numad_py.observe.kept import CHANGED_BYTES
 from numad_py.observe.pauses import CALM_TIMES
-from numad_py.observe.scan import CHANGED_BYTES, CONFIRMED_TIMES, Scanner
+from numad_py.observe.scan import CONFIRMED_TIMES, Scanner
 from tests.unit.told import (
     GIB,
     MIB,
