@@ -234,9 +234,7 @@ class Discovery:
             self._judge(pid, now_s)
             return
         try:
-            stat = self._procfs.stat(pid)
-            same = (stat.start_ticks, stat.comm) == (judged.start_ticks, judged.comm)
-            idle = same and stat.cpu_ticks == judged.cpu_ticks
+            idle = not self._has_run(pid, judged)
             if idle and judged.in_full and now_s - judged.judged_at_s < IDLE_S:
                 judged.rested += 1
                 self._put_off(pid, judged, now_s)
@@ -256,8 +254,16 @@ class Discovery:
             self._judge(pid, now_s)
             return
         judged.in_full = False
-        judged.cpu_ticks = stat.cpu_ticks
         self._put_off(pid, judged, now_s)
+
+    def _has_run(self, pid: int, judged: Judged) -> bool:
+        """Say whether a process ran since it was last looked at, or is another one."""
+        judged.stat_text, stat = self._procfs.stat_changed(pid, judged.stat_text)
+        if stat is None:
+            return False
+        same = (stat.start_ticks, stat.comm) == (judged.start_ticks, judged.comm)
+        before, judged.cpu_ticks = judged.cpu_ticks, stat.cpu_ticks
+        return not same or stat.cpu_ticks != before
 
     def _judge(self, pid: int, now_s: float) -> None:
         """Read all that rules match on, and take down what they say."""

@@ -50,6 +50,8 @@ class Judged:
     """Whether all of it was read when its program was last looked at."""
     cpu_ticks: int | None = None
     """CPU time that it had spent by then."""
+    stat_text: int | None = None
+    """Hash of its stat when it was last looked at again."""
     judged_at_s: float = 0.0
     """When all of it was read."""
     parent: int | None = None

@@ -46,7 +46,7 @@ OLD_S = 10_000.0
 def stat_of(threads: int, size: int = 1 << 30) -> Stat:
     """Return the stat of a process with so many threads and bytes."""
     stat = parse_stat(fake_tree.stat_line(PID, "x", ONE.start_ticks, 0, 0))
-    return replace(stat, num_threads=threads, resident_bytes=size)
+    return stat._replace(num_threads=threads, resident_bytes=size)
 
 
 class CountedUse(DeviceUse):

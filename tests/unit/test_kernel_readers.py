@@ -255,3 +255,19 @@ def test_a_kernel_that_does_not_tell_resctrl_groups_has_none(tmp_path: Path) -> 
     procfs = ProcFs(machine(tmp_path, FakeProcess(7, ["x"], "")).write().procfs)
     assert (procfs.resctrl_group(7), procfs.resctrl_group(8)) == (None, None)
     assert procfs.vanished == 0
+
+
+def test_a_stat_that_is_the_same_to_the_letter_is_not_parsed_again(tmp_path: Path) -> None:
+    """Of a stat that is known by its hash nothing is told; one letter more tells all of it."""
+    made = machine(tmp_path)
+    made.processes = [FakeProcess(100, ["sleep"], "", comm="sleep")]
+    procfs = ProcFs(made.write().procfs)
+    text, first = procfs.stat_changed(100, None)
+    assert first == procfs.stat(100)
+    assert procfs.stat_changed(100, text) == (text, None)
+    stat = made.procfs / "100/stat"
+    stat.write_text(stat.read_text().replace("(sleep)", "(sleeps)"))
+    changed, second = procfs.stat_changed(100, text)
+    assert changed != text
+    assert second is not None
+    assert second.comm == "sleeps"

@@ -99,7 +99,7 @@ def test_after_ten_calm_minutes_a_change_shows_within_one(made: Made, what: str)
 def test_growth_shows_at_once(made: Made) -> None:
     """Its stat, which is read in any case, tells of it."""
     made.look()
-    stat = replace(made.found.stat, resident_bytes=made.found.stat.resident_bytes + (64 << 20))
+    stat = made.found.stat._replace(resident_bytes=made.found.stat.resident_bytes + (64 << 20))
     made.found = made.found.now(stat)
     made.look(1.0)
     assert made.procfs.reads == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -60,7 +59,7 @@ class Made:
     def stat(self, ticks: int, threads: int = 2) -> Stat:
         """Return the process's stat with so much CPU time."""
         stat = self.procfs.stat(PID)
-        return replace(stat, utime_ticks=ticks, stime_ticks=0, num_threads=threads)
+        return stat._replace(utime_ticks=ticks, stime_ticks=0, num_threads=threads)
 
 
 @pytest.fixture
