@@ -9,6 +9,9 @@ from enum import Enum
 from functools import cached_property
 
 BASE_PAGE_BYTES = 4096
+"""Size of ordinary pages where none is told; kernels for aarch64 may have 16 or 64 KiB. Whether
+pages are huge ones (hugetlb) is told by their kind, never by their size: of huge pages this one
+means that theirs is not known yet."""
 INTERVAL_Z = 1.96
 """Standard normal quantile of the interval that a sample states: it holds 95 times in 100."""
 
@@ -207,4 +210,6 @@ def wilson(share: float, drawn: float, z: float = INTERVAL_Z) -> tuple[float, fl
     weight = z * z / drawn
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / drawn + weight / (4 * drawn))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Where all were drawn alike its end is the share itself, which rounding must not leave out.
+    low = 0.0 if share <= 0 else max(0.0, middle - half)
+    return low, 1.0 if share >= 1 else min(1.0, middle + half)

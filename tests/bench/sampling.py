@@ -26,11 +26,10 @@ from numad_py.model.residency import wilson
 from numad_py.model.snapshot import WorkerId
 from numad_py.observe.readings import Readings, Subject
 from numad_py.observe.sample import sample
+from tests.bench.guests import guests
 from tests.bench.load import loaded
 from tests.bench.table import Figure, NotHere, Row
-from tests.guest.image import GuestError
-from tests.guest.machine import Machine
-from tests.guest.project import ROOT, install
+from tests.guest.project import ROOT
 from tests.layouts import FAMILIES, layout
 
 SIZES_GIB = (1, 4, 8, 14)
@@ -40,6 +39,7 @@ TARGET_RATIO = 1 / 50
 TIMES = 15
 SEEDS = 30
 """Layouts of each family."""
+GUEST = "bookworm-n4c8"
 GUEST_LAYOUTS = 203
 """A whole number for each family that the guest lays out."""
 GUEST_MIB = 32
@@ -156,15 +156,11 @@ def _made(family: str, seed: int) -> Iterator[tuple[float, bool]]:
 
 
 def _real_errors() -> Iterator[Row]:
-    name = ("bookworm", "n4c8")
-    try:
-        with Machine(*name) as guest:
-            install(guest)
-            guest.put(ROOT / "tests/guest/sampled.py", "/opt/load/sampled.py")
-            command = f"python3 /opt/load/sampled.py 1 {GUEST_LAYOUTS} {GUEST_MIB}"
-            lines = guest.out(command, timeout=1200).splitlines()
-    except GuestError as error:
-        raise NotHere(str(error)) from None
+    with guests() as fleet:
+        guest = fleet.get(GUEST)
+        guest.put(ROOT / "tests/guest/sampled.py", "/opt/load/sampled.py")
+        command = f"python3 /opt/load/sampled.py 1 {GUEST_LAYOUTS} {GUEST_MIB}"
+        lines = guest.out(command, timeout=1200).splitlines()
     cases = [json.loads(line) for line in lines]
     families = sorted({case["family"] for case in cases})
     for family in [*families, None]:

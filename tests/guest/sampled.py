@@ -4,7 +4,9 @@ usage: sampled.py SEED LAYOUTS MIB
 
 Lays out memory of its own over the nodes in LAYOUTS ways, by moving each page where it is to be,
 and prints a JSON object a line for each node that has pages: by how much the sample errs in its
-share, and whether that lies within the interval that the sample states.
+share, and whether that lies within the interval that the sample states. Automatic NUMA balancing
+must be off: it moves pages meanwhile, and Linux 6.1 says of those that it has marked that there are
+none.
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ def main() -> None:
             if there:
                 calls.move_pages(pid, there, array("i", [node]) * len(there))
         true = Counter(calls.move_pages_query(pid, addresses))
+        if min(true) < 0:
+            sys.exit(f"layout {number}: not all pages are resident: {dict(true)}")
         drawn = sample(areas, lambda asked: calls.move_pages_query(pid, asked), rng)
         for node in sorted(true):
             share, found = true[node] / len(addresses), drawn.shares.get(node, 0.0)

@@ -250,6 +250,13 @@ def test_kinds_sum_to_what_the_kernel_counts(of: Layout, memory: MemoryStatus) -
         assert sum(result.by_node(kind=kind).values()) == (known if size is None else size)
 
 
+@given(st.floats(0.0, 1.0) | st.sampled_from([0.0, 1.0]), st.floats(0.1, 1e6))
+def test_an_interval_holds_what_was_drawn(share: float, draws: float) -> None:
+    """To the last digit: a worker that is all at home is not said to be short of it by rounding."""
+    low, high = wilson(share, draws)
+    assert 0.0 <= low <= share <= high <= 1.0
+
+
 _places = st.lists(
     st.tuples(
         st.integers(0, 3 << 30),
