@@ -9,8 +9,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from numad_py.cli.common import Verbs, add_config, add_json, add_roots, is_live, print_json
-from numad_py.cli.control import socket_path
+from numad_py.cli.common import (
+    LOOKS_WITHOUT,
+    Verbs,
+    add_config,
+    add_json,
+    add_roots,
+    is_live,
+    print_json,
+)
+from numad_py.cli.control import daemon_asked
 from numad_py.errors import NothingFits, RightsError, UsageError
 from numad_py.kernel import start
 from numad_py.kernel.procfs import ProcFs
@@ -57,7 +65,7 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument(
         "--direct", action="store_true", help="look at the machine, do not ask the daemon"
     )
-    add_config(parser)
+    add_config(parser, LOOKS_WITHOUT)
     add_roots(parser)
     add_json(parser)
     parser.add_argument(
@@ -106,7 +114,7 @@ def parse_asked(text: str) -> Request:
         raise argparse.ArgumentTypeError(msg)
     cpus, size = int(match[1]), match[2]
     if not 0 < cpus <= MOST_CPUS:
-        msg = f"{match[1]} CPUs make no process; ask for 1 or more"
+        msg = f"no process keeps {match[1]} CPUs busy; ask for 1 to {MOST_CPUS}"
         raise argparse.ArgumentTypeError(msg)
     if size is None:
         return Request(cpus)
@@ -179,13 +187,14 @@ def _command(arguments: argparse.Namespace) -> list[str] | None:
 
 def _from_daemon(arguments: argparse.Namespace, request: Request) -> Document | None:
     """Return the daemon's answer; None where a look of our own is asked for or needed."""
-    if arguments.direct or arguments.config is not None or not is_live(arguments):
+    socket = daemon_asked(arguments)
+    if socket is None:
         return None
     asked = request_arguments(request)
     if arguments.name is not None:
         asked["name"] = arguments.name
     try:
-        return cast("Document", call(socket_path(), "advise", **asked))
+        return cast("Document", call(socket, "advise", **asked))
     except (NotRunning, RightsError):
         return None
 
@@ -199,7 +208,10 @@ def _direct(arguments: argparse.Namespace, request: Request) -> Document:
     policy = policy_for_look(arguments.config)
     procfs, sysfs = ProcFs(arguments.procfs), SysFs(arguments.sysfs)
     document = answer_directly(request, procfs, sysfs, policy)
-    _note("no daemon was asked, so nothing is reserved: who asks next may be told the same nodes")
+    if document["fits"]:
+        _note(
+            "no daemon was asked, so nothing is reserved: who asks next may be told the same nodes"
+        )
     return document
 
 

@@ -21,11 +21,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config``."""
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"policy file (default: {DEFAULT_PATH})", default=None
-    )
+def add_config(parser: argparse.ArgumentParser, use: str = "") -> None:
+    """Add ``--config``.
+
+    Args:
+        parser: of the verb.
+        use: what the verb does with the file beyond reading it, such as ``FINDS_DAEMON``.
+    """
+    text = f"policy file (default: {DEFAULT_PATH})" + (f"; {use}" if use else "")
+    parser.add_argument("--config", metavar="FILE", help=text, default=None)
+
+
+FINDS_DAEMON = "the daemon that runs by it is asked, at its daemon.runtime_dir"
+LOOKS_WITHOUT = f"{FINDS_DAEMON}; where none does, the machine is looked at by it"
 
 
 def add_roots(parser: argparse.ArgumentParser) -> None:

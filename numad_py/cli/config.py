@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 from numad_py.cli.common import Verbs, add_config, add_json, print_json, privileged
 from numad_py.errors import PolicyError, UsageError
 from numad_py.model.text import printable
-from numad_py.policy.load import DEFAULT_PATH, load
+from numad_py.policy.load import DEFAULT_PATH, defaults, load
+from numad_py.policy.schema import Policy
+from numad_py.serve.plain import counted
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add ``check-config``."""
-    parser = verbs.add_parser("check-config", help="read the policy and say what is wrong with it")
+    parser = verbs.add_parser(
+        "check-config",
+        help="read the policy and say what is wrong with it",
+        description="Read the policy and say what is wrong with it, by file, line and key; where "
+        "all is well, list the rules. Where no file is named and none is there, those that are "
+        "built in.",
+    )
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"default: {DEFAULT_PATH}")
     add_config(parser)
     add_json(parser)
@@ -29,8 +39,10 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.file is not None and arguments.config is not None:
         msg = "name one policy file: check-config FILE, or check-config --config FILE"
         raise UsageError(msg)
+    named = arguments.file if arguments.file is not None else arguments.config
+    absent = named is None and _none_there()
     try:
-        policy = load(arguments.file or arguments.config, privileged=privileged())
+        policy = defaults() if absent else load(named, privileged=privileged())
     except PolicyError as error:
         if not arguments.json:
             for problem in error.problems:
@@ -43,17 +55,46 @@ def check(arguments: argparse.Namespace) -> int:
             {
                 "schema": 1,
                 "ok": True,
-                "files": list(policy.sources),
+                "files": [] if absent else list(policy.sources),
                 "mode": policy.daemon.mode.value,
                 "rules": [{"name": r.name, "origin": r.origin} for r in policy.rules],
                 "excludes": [{"name": r.name, "origin": r.origin} for r in policy.excludes],
             }
         )
         return 0
-    print(f"ok: {', '.join(policy.sources)}")
-    print(f"mode {policy.daemon.mode.value}, {len(policy.rules)} rules, first match wins:")
+    print(_absent() if absent else f"ok: {', '.join(policy.sources)}")
+    _print_rules(policy)
+    return 0
+
+
+def _none_there() -> bool:
+    """Say whether there is neither the usual file nor a drop-in beside it.
+
+    A folder that cannot be read may hold some: then reading it is to say so.
+    """
+    main = Path(DEFAULT_PATH)
+    try:
+        return not os.path.lexists(main) and not any((main.parent / "conf.d").iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
+def _absent() -> str:
+    folder = Path(DEFAULT_PATH).parent
+    return (
+        f"no policy file: looked for {DEFAULT_PATH} and {folder}/conf.d/*.toml\n"
+        "The built-in defaults below hold for verbs that only look (status, plan, explain).\n"
+        "The daemon wants a file: copy config/numad-py.toml of the distribution to\n"
+        f"{DEFAULT_PATH}, or name one with --config FILE."
+    )
+
+
+def _print_rules(policy: Policy) -> None:
+    rules = counted(len(policy.rules), "rule")
+    print(f"mode {policy.daemon.mode.value}, {rules}, first match wins:")
     for rule in policy.rules:
         print(f"  {rule.name:<24} {rule.origin}")
     for rule in policy.excludes:
         print(f"  not {rule.name:<20} {rule.origin}")
-    return 0

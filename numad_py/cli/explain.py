@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, print_text
+from numad_py.cli.common import (
+    LOOKS_WITHOUT,
+    Verbs,
+    add_config,
+    add_json,
+    add_roots,
+    print_json,
+    print_text,
+)
 from numad_py.cli.look import from_daemon
 from numad_py.errors import NumadError
 from numad_py.kernel.procfs import ProcFs
@@ -19,7 +27,7 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument(
         "--direct", action="store_true", help="look at the machine, do not ask the daemon"
     )
-    add_config(parser)
+    add_config(parser, LOOKS_WITHOUT)
     add_roots(parser)
     add_json(parser)
     parser.set_defaults(call=explain)

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from numad_py.cli.common import (
+    LOOKS_WITHOUT,
     Verbs,
     add_config,
     add_json,
     add_roots,
-    is_live,
     print_json,
     print_text,
 )
-from numad_py.cli.control import socket_path
+from numad_py.cli.control import daemon_asked
 from numad_py.errors import RightsError
 from numad_py.serve.control import NotRunning, call
 from numad_py.serve.render import render_plan, render_status
@@ -36,7 +36,7 @@ def _add(verbs: Verbs, verb: str, text: str, function: Callable[[argparse.Namesp
     parser.add_argument(
         "--direct", action="store_true", help="look at the machine, do not ask the daemon"
     )
-    add_config(parser)
+    add_config(parser, LOOKS_WITHOUT)
     add_roots(parser)
     add_json(parser)
     parser.set_defaults(call=function)
@@ -76,9 +76,10 @@ def _show(
 
 def from_daemon(arguments: argparse.Namespace, verb: str) -> Document | None:
     """Return the daemon's document; None where a look of our own is asked for or needed."""
-    if arguments.direct or arguments.config is not None or not is_live(arguments):
+    socket = daemon_asked(arguments)
+    if socket is None:
         return None
     try:
-        return cast("Document", call(socket_path(), verb))
+        return cast("Document", call(socket, verb))
     except (NotRunning, RightsError):
         return None

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import numad_py
-from numad_py.cli.common import Verbs, add_config, add_json, add_roots, is_live, print_json
-from numad_py.cli.control import socket_path
+from numad_py.cli.common import (
+    LOOKS_WITHOUT,
+    Verbs,
+    add_config,
+    add_json,
+    add_roots,
+    print_json,
+)
+from numad_py.cli.control import daemon_asked
 from numad_py.errors import Malformed, NumadError, RightsError
 from numad_py.kernel import clock
 from numad_py.kernel.procfs import ProcFs
@@ -24,6 +31,7 @@ from numad_py.policy.schema import Policy
 from numad_py.policy.units import parse_duration
 from numad_py.replay.recording import Header, Recorder
 from numad_py.serve.control import NotRunning, call
+from numad_py.serve.plain import counted
 
 POLL_S = 1.0
 """The daemon is asked so often; it keeps some cycles meanwhile."""
@@ -50,7 +58,7 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument(
         "--direct", action="store_true", help="look at the machine, do not ask the daemon"
     )
-    add_config(parser)
+    add_config(parser, LOOKS_WITHOUT)
     add_roots(parser)
     add_json(parser)
     parser.set_defaults(call=record)
@@ -117,7 +125,7 @@ def _tell(arguments: argparse.Namespace, recorder: Recorder, source: _Source) ->
         return
     missed = f", {source.missed} missed" if source.missed else ""
     size = format_bytes(recorder.written_bytes)
-    print(f"{recorder.cycles} cycles{missed}, {size}: {arguments.file}")
+    print(f"{counted(recorder.cycles, 'cycle')}{missed}, {size}: {arguments.file}")
 
 
 class _Source:
@@ -184,9 +192,9 @@ class _Daemon(_Source):
 
 def _daemon(arguments: argparse.Namespace) -> _Source | None:
     """Return the daemon as a source; None where a look of our own is asked for or needed."""
-    if arguments.direct or arguments.config is not None or not is_live(arguments):
+    path = daemon_asked(arguments)
+    if path is None:
         return None
-    path = socket_path()
     try:
         answer = cast("dict[str, Any]", call(path, "record"))
     except (NotRunning, RightsError):

@@ -6,6 +6,7 @@ import argparse
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 from numad_py.cli.common import (
     Verbs,
@@ -57,6 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     # What touches nothing and ends at once is a look, which any machine can have.
     look = arguments.once and arguments.dry_run
     found = policy_for_look if look else partial(load, privileged=privileged())
+    if arguments.config is not None:
+        # Whoever asks this daemon later names the file from another folder.
+        arguments.config = str(Path(arguments.config).absolute())
     policy = with_mode(found(arguments.config), mode)
     dry = bool(arguments.dry_run or (arguments.once and policy.daemon.mode is not Mode.ACT))
     logs.configure(policy.log.level, policy.log.format)

@@ -17,6 +17,7 @@ from numad_py.errors import PolicyError
 from numad_py.policy.keys import ARRAYS, MATCH_KEYS, TABLES, Key
 from numad_py.policy.lines import line_of, line_of_syntax_error, lines_of_tables
 from numad_py.policy.schema import Policy, Rule
+from numad_py.policy.spelled import in_words_of_the_file
 
 DEFAULT_PATH = "/etc/numad-py/numad-py.toml"
 BUILT_IN = Path(__file__).with_name("known_servers.toml")
@@ -240,7 +241,7 @@ def _values(
         try:
             values[key.field] = key.parse(value)
         except ValueError as error:
-            problem((*path, name), str(error))
+            problem((*path, name), in_words_of_the_file(str(error), value))
     return values
 
 

@@ -64,8 +64,16 @@ class _Curve:
         self.points: list[tuple[float, float | None]] = []
         self._every = 1
         self._count = 0
+        self._last: tuple[float, float | None] | None = None
+
+    def whole(self) -> tuple[tuple[float, float | None], ...]:
+        """Return the points, and the last value in any case: it is what a run came to."""
+        if self._last is None or self.points[-1] == self._last:
+            return tuple(self.points)
+        return (*self.points, self._last)
 
     def add(self, at_s: float, value: float | None) -> None:
+        self._last = at_s, value
         if self._count % self._every == 0:
             self.points.append((at_s, value))
             if len(self.points) >= MOST_POINTS:
@@ -155,7 +163,7 @@ class Tally:
             headroom_broken=self._headroom_broken,
             decisions=dict(sorted(self._decisions.items())),
             ends=dict(sorted(self._ends.items())),
-            locality=tuple(self._curve.points),
+            locality=self._curve.whole(),
         )
 
     def _outcome(self, outcome: Outcome) -> None:

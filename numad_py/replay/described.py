@@ -9,7 +9,7 @@
     cpus = "0-15"             # default: none, a node of memory alone
     memory = "64GiB"
     used = "2GiB"             # by others; default 0
-    distances = [10, 21]      # to each node in this order; default 10 and 20
+    distances = [10, 21]      # to each node in this order, and back as far; default 10 and 20
 
     [[worker]]
     name = "llama"            # the rule it goes by; workers are called llama/0, llama/1, ...
@@ -41,15 +41,15 @@ import tomli
 from numad_py.model.cpulist import parse_list
 from numad_py.model.topology import LOCAL_DISTANCE
 from numad_py.policy.lines import line_of, line_of_syntax_error
+from numad_py.policy.spelled import in_words_of_the_file
 from numad_py.policy.units import parse_bytes, parse_duration, parse_rate
+from numad_py.replay.fits import Problem, hold_together
 from numad_py.replay.machine import Arrival, Machine, NodePart, topology_of
 from numad_py.replay.recording import BadFile, open_packed
 
 LARGEST_FILE = 1 << 20
-MOST_SCENES = 1_000_000
 MOST_NODES = 1024
 """MAX_NUMNODES of a kernel with the largest NODES_SHIFT (arch/x86/Kconfig)."""
-_Problem = Callable[[tuple[str | int, ...], str], None]
 _Keys = Mapping[str, tuple[str, Callable[[Any], Any]]]
 """Field and parser by key."""
 
@@ -98,7 +98,7 @@ def machine_of(data: Mapping[str, Any], text: str, name: str) -> Machine:
     workers = [Arrival(**v) for v in _tables(data, "worker", _WORKER, {"name", "size"}, problem)]
     machine = Machine(tuple(nodes), tuple(workers), **values)
     if not problems:
-        _hold_together(machine, problem)
+        hold_together(machine, problem)
     if problems:
         raise BadFile("\n".join(problems))
     return replace(machine, topology=topology_of(nodes))
@@ -109,7 +109,7 @@ def _tables(
     name: str,
     keys: _Keys,
     needed: set[str],
-    problem: _Problem,
+    problem: Problem,
 ) -> Iterator[dict[str, Any]]:
     tables = data.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -128,7 +128,7 @@ def _values(
     table: Mapping[str, Any],
     keys: _Keys,
     path: tuple[str | int, ...],
-    problem: _Problem,
+    problem: Problem,
 ) -> dict[str, Any]:
     values = {}
     for key, value in table.items():
@@ -140,43 +140,8 @@ def _values(
         try:
             values[name] = parse(value)
         except ValueError as error:
-            problem((*path, key), str(error))
+            problem((*path, key), in_words_of_the_file(str(error), value))
     return values
-
-
-def _hold_together(machine: Machine, problem: _Problem) -> None:
-    """Say what each by itself is right, but not all together."""
-    ids = [node.id for node in machine.nodes]
-    if not ids:
-        problem((), "no [[node]]: a machine has at least one")
-    if machine.duration_s / machine.interval_s > MOST_SCENES:
-        problem(("duration",), f"more than {MOST_SCENES} intervals")
-    seen: set[int] = set()
-    for i, node in enumerate(machine.nodes):
-        if node.id in ids[:i]:
-            problem(("node", i, "id"), f"node {node.id} is there already")
-        if both := seen & node.cpus:
-            problem(("node", i, "cpus"), f"CPU {min(both)} belongs to another node already")
-        seen |= node.cpus
-        if node.distances is not None and len(node.distances) != len(ids):
-            problem(("node", i, "distances"), f"one to each of the {len(ids)} nodes is needed")
-    if ids and not seen:
-        problem(("node", 0), 'no node has a CPU; write cpus = "0-15"')
-    _workers_have_nodes(machine, problem)
-
-
-def _workers_have_nodes(machine: Machine, problem: _Problem) -> None:
-    ids = {node.id for node in machine.nodes}
-    cpus = frozenset().union(*(node.cpus for node in machine.nodes))
-    names = [worker.name for worker in machine.workers]
-    for i, worker in enumerate(machine.workers):
-        for key, nodes in (("nodes", worker.nodes), ("run", worker.run)):
-            if absent := sorted(set(nodes) - ids):
-                problem(("worker", i, key), f"there is no node {absent[0]}")
-        if worker.pin is not None and not worker.pin & cpus:
-            problem(("worker", i, "pin"), "no node has any of these CPUs")
-        if worker.name in names[:i]:
-            problem(("worker", i, "name"), f"{worker.name!r} is taken; count makes more of one")
 
 
 # Values
@@ -198,7 +163,7 @@ def _count(value: object) -> int:
 
 def _id(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MOST_NODES:
-        msg = f"{value!r} is not the id of a node"
+        msg = f"{value!r} is not the id of a node; write one from 0 to {MOST_NODES - 1}"
         raise ValueError(msg)
     return value
 
@@ -215,14 +180,17 @@ def _distances(value: object) -> tuple[int, ...]:
         type(each) is int and LOCAL_DISTANCE <= each <= 255  # noqa: PLR2004 - an octet
         for each in value
     ):
-        msg = f"{value!r} is not a list of distances from 10 to 255"
+        msg = (
+            f"{value!r} is not a list of distances from 10 to 255; write 10 for the node itself "
+            "and more for others, as in [10, 21]"
+        )
         raise ValueError(msg)
     return tuple(value)
 
 
 def _demand(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 8192:  # noqa: PLR2004
-        msg = f"{value!r} is not a number of CPUs"
+        msg = f"{value!r} is not a number of CPUs; write how many it keeps busy, as in 2.5"
         raise ValueError(msg)
     return float(value)
 
@@ -245,7 +213,7 @@ def _growth(value: object) -> int:
 def _interval(value: object) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
-        msg = f"{value!r} is no time at all"
+        msg = f'{value!r} is no time at all; write one, as in "5s"'
         raise ValueError(msg)
     return seconds
 

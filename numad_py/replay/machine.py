@@ -65,15 +65,14 @@ class Machine:
     topology: Topology = field(default=Topology(()))
 
     def scenes(self) -> Iterator[Snapshot]:
-        """Yield a scene for each interval: node states are as if no worker had any memory."""
+        """Yield a scene for each interval and the end: node states as if no worker had memory."""
         states = tuple(
             NodeState(n.id, n.memory_bytes, max(0, n.memory_bytes - n.used_bytes), 0)
             for n in sorted(self.nodes, key=lambda n: n.id)
         )
         coming = sorted(self._coming(), key=lambda one: one.label)
         known: dict[str, tuple[int, Worker]] = {}
-        for cycle in range(1, 2 + int(self.duration_s / self.interval_s)):
-            since_s = (cycle - 1) * self.interval_s
+        for cycle, since_s in enumerate(self._times(), 1):
             workers = []
             for one in coming:
                 if one.came_s <= since_s < one.goes_s:
@@ -86,6 +85,17 @@ class Machine:
                     known[one.label] = before
                     workers.append(before[1])
             yield Snapshot(cycle, BOOTED_S + since_s, self.topology, states, tuple(workers))
+
+    def _times(self) -> Iterator[float]:
+        """Yield the times of looks: each interval, and the end, be it the last interval's or not.
+
+        Three times 0.1 s is no less than 0.3 s, whatever the last bit says.
+        """
+        whole = int(self.duration_s / self.interval_s + 1e-6)
+        for count in range(whole + 1):
+            yield count * self.interval_s
+        if self.duration_s - whole * self.interval_s > 1e-6 * self.interval_s:
+            yield self.duration_s
 
     def _coming(self) -> Iterator[_Coming]:
         pid = 1000
@@ -153,12 +163,20 @@ def _residency(nodes: Sequence[int], size: int, at_s: float) -> Residency:
 
 
 def topology_of(parts: Sequence[NodePart]) -> Topology:
-    """Return nodes with their distances, in order of their ids."""
+    """Return nodes with their distances, in order of their ids; a way is as long back."""
+    told = {
+        frozenset({part.id, other.id}): distance
+        for part in parts
+        if part.distances is not None
+        for other, distance in zip(parts, part.distances, strict=True)
+    }
     nodes = []
     for part in parts:
-        distances = part.distances or tuple(
-            LOCAL_DISTANCE * (1 if other is part else 2) for other in parts
-        )
-        by_id = {other.id: d for other, d in zip(parts, distances, strict=True)}
+        by_id = {
+            other.id: told.get(
+                frozenset({part.id, other.id}), LOCAL_DISTANCE * (1 if other is part else 2)
+            )
+            for other in parts
+        }
         nodes.append(Node(part.id, part.cpus, part.memory_bytes, by_id))
     return Topology(tuple(sorted(nodes, key=lambda node: node.id)))

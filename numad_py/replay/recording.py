@@ -21,6 +21,7 @@ from numad_py.errors import Malformed, NumadError
 from numad_py.model.codec import decode, encode
 from numad_py.model.cycle import Cycle
 from numad_py.policy.schema import Policy
+from numad_py.replay.possible import Seen
 
 MARK = "numad-py recording"
 """The first key of a header; its value is the schema."""
@@ -105,8 +106,8 @@ class Recorder:
             os.close(self._fd)
             self._fd = -1
             msg = (
-                f"{self.path}: {error.strerror}; the {self.cycles} cycles that were written "
-                "before can be replayed"
+                f"{self.path}: {error.strerror}; what was written before can be replayed "
+                f"(cycles: {self.cycles})"
             )
             raise NumadError(msg) from None
         self.written_bytes += len(data)
@@ -174,8 +175,9 @@ class Recording:
         """Yield the cycles; the last line may be cut off, and is left out then.
 
         Raises:
-            BadFile: another line is odd.
+            BadFile: another line is odd, or says what no machine can have shown.
         """
+        seen = Seen()
         with self._file:
             while (line := self._next()) is not None:
                 try:
@@ -186,6 +188,12 @@ class Recording:
                         return
                     msg = f"{self.path}:{self._number}: {error}"
                     raise BadFile(msg) from None
+                if (said := next(seen.problems(cycle.snapshot), None)) is not None:
+                    msg = (
+                        f"{self.path}:{self._number}: snapshot.{said}; no machine can have shown "
+                        "this. Record anew, or undo what was changed in the file"
+                    )
+                    raise BadFile(msg)
                 yield cycle
 
     def _next(self) -> bytes | None:

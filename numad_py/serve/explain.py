@@ -26,7 +26,7 @@ from numad_py.serve.explain_words import (
     SOURCES,
     WIDEN,
 )
-from numad_py.serve.plain import age, cost, nodes, share
+from numad_py.serve.plain import age, cost, counted, nodes, share
 
 WIDTH = 88
 MOST_ALTERNATIVES = 4
@@ -253,7 +253,7 @@ def _doing(document: Entry) -> Iterator[str]:
         error = f" ({last['error']})" if last["error"] else ""
         yield (
             f"Last time (decision {last['decision']}) {format_bytes(last['moved_bytes'])} were "
-            f"moved and {last['threads_bound']} threads bound{_given_back(last)} in "
+            f"moved and {counted(last['threads_bound'], 'thread')} bound{_given_back(last)} in "
             f"{last['seconds']:.1f} s; "
             f"{ENDS[End(last['end'])]}{error}."
         )

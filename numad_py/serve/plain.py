@@ -29,8 +29,17 @@ def age(seconds: float) -> str:
     for unit, unit_s in _UNITS:
         number = int(seconds / unit_s)
         if number >= 1 or unit_s == 1:
-            return f"{number} {unit}{'' if number == 1 else 's'}"
+            return counted(number, unit)
     raise AssertionError
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things; the noun is one that takes an s.
+
+    >>> counted(1, "worker"), counted(0, "cycle")
+    ('1 worker', '0 cycles')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def nodes(ids: Iterable[int]) -> str:

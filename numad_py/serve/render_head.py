@@ -7,6 +7,9 @@ from typing import Any
 
 Entry = Mapping[str, Any]
 
+NOTABLE_SHARE = 0.001
+"""Who waited for less of the time than this waited for nothing to speak of."""
+
 
 def head(document: Entry) -> str:
     """Return who speaks and, where a reload was refused, why.
@@ -38,10 +41,14 @@ def waits(pressure: Entry) -> str:
 
 def _waits(pressure: Entry) -> Iterator[str]:
     some = {"a CPU": pressure["cpu_some"], "memory": pressure["memory_some"]}
-    told = [f"for {what} {percent(share)} of the time" for what, share in some.items() if share]
+    told = [
+        f"for {what} {percent(share)} of the time"
+        for what, share in some.items()
+        if share and share >= NOTABLE_SHARE
+    ]
     if told:
         yield f"pressure over the last 10 s: some task waited {', '.join(told)}"
-    if pressure["memory_full"]:
+    if pressure["memory_full"] and pressure["memory_full"] >= NOTABLE_SHARE:
         yield f"all at once for memory {percent(pressure['memory_full'])} of the time"
 
 
@@ -58,5 +65,16 @@ def age(seconds: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as it stands in a table; ``-`` where it is not known."""
-    return "-" if share is None else f"{100 * share:.1f}%"
+    """Return a share as it stands in a table; ``-`` where it is not known.
+
+    What is not quite all, or nothing, does not read as if it were.
+
+    >>> percent(0.5), percent(1.0), percent(0.9999), percent(0.0001), percent(None)
+    ('50.0%', '100.0%', '>99.9%', '<0.1%', '-')
+    """
+    if share is None:
+        return "-"
+    text = f"{100 * share:.1f}%"
+    if 0 < share < 1:
+        return {"0.0%": "<0.1%", "100.0%": ">99.9%"}.get(text, text)
+    return text

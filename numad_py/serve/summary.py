@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numad_py.model.plan import Verdict
+from numad_py.serve.plain import counted
 from numad_py.serve.report import CycleReport
 
 
@@ -16,9 +17,9 @@ def summary(report: CycleReport, moving: int) -> str:
     with_memory = sum(1 for node in report.snapshot.topology.nodes if node.has_memory)
     workers = len(report.snapshot.workers)
     if with_memory < 2:  # noqa: PLR2004 - it takes two to move anything
-        return f"one node: nothing to move; measuring {workers} workers"
+        return f"one node: nothing to move; measuring {counted(workers, 'worker')}"
     home = sum(1 for d in report.plan.decisions if d.verdict is Verdict.REST)
-    words = [f"{home} of {workers} workers at home", f"{moving} moving"]
+    words = [f"{home} of {counted(workers, 'worker')} at home", f"{moving} moving"]
     if report.paused:
         words.insert(0, "paused")
     if report.policy_error:

@@ -172,7 +172,7 @@ def test_once_keeps_masks_and_restore_gives_them_back(guest: Machine, workers: W
     assert workers.masks("f") == before
     guest.run("numad-py run --once --json >/dev/null")
     assert set(map(tuple, workers.masks("f")["f"].values())) == {(6, 7)}
-    assert "1 workers" in guest.out("numad-py restore")
+    assert "1 worker " in guest.out("numad-py restore")
     assert workers.masks("f") == before
 
 

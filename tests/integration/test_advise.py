@@ -13,15 +13,16 @@ from typing import Any, cast
 import pytest
 
 from numad_py import advisor
-from numad_py.cli import advise as advise_module
 from numad_py.cli import main
 from numad_py.errors import NumadError, UsageError
+from numad_py.events import Wake
 from numad_py.kernel import clock
 from numad_py.serve.control import call
 from numad_py.serve.render import render_status
 from tests.fake_tree import FakeMachine, FakeNode, FakeProcess, anon
 from tests.integration.program import NONE_AT_ALL, numad_py, policy, roots
-from tests.integration.running import Running, running
+from tests.integration.program import machine as one_away
+from tests.integration.running import Running, running, until
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -142,7 +143,7 @@ def test_what_fits_nowhere_ends_with_3(
     assert main(["advise", asked, *asks]) == 3
     captured = capsys.readouterr()
     assert not captured.out
-    assert f"numad-py: {said}" in captured.err
+    assert captured.err.startswith(f"numad-py: {said}")  # nothing is said of reservations
     assert main(["advise", asked, "--json", *asks]) == 3
     document = json.loads(capsys.readouterr().out)
     assert (document["fits"], document["most_cpus"]) == (False, 8)
@@ -156,12 +157,12 @@ def test_what_fits_nowhere_ends_with_3(
     ("asked", "said"),
     [
         ("", "'' is not NCPUS[:SIZE]; write 4, 4:8192 (MiB) or \"4:8GiB\""),
-        ("0", "0 CPUs make no process; ask for 1 or more"),
+        ("0", "no process keeps 0 CPUs busy; ask for 1 to 1048576"),
         ("-2", "'-2' is not NCPUS[:SIZE]"),
         ("2.5", "'2.5' is not NCPUS[:SIZE]"),
         ("٣", "is not NCPUS[:SIZE]"),
         ("99999999999", "is not NCPUS[:SIZE]"),
-        ("9999999", "9999999 CPUs make no process"),
+        ("9999999", "no process keeps 9999999 CPUs busy"),
         ("4:", "'4:' ends before the size; write 4, or 4:8192 (MiB), or \"4:8GiB\""),
         ("4:8GB", "'8GB' has no unit known here; did you mean \"8GiB\"?"),
         ("4:-1", "'-1' is not a size"),
@@ -273,7 +274,38 @@ def test_an_expired_reservation_is_given_to_the_next(
     now_s = clock.boottime_s
     monkeypatch.setattr(clock, "boottime_s", lambda: now_s() + 121)
     assert served.daemon.advisor.told() == []
-    assert ask(served, 2, GIB)["nodes"] == [3]
+    # What was started on it at the last moment may be seen by the next look only.
+    assert ask(served, 2, GIB, name="next")["nodes"] == [0, 2]
+    cycles = served.daemon.totals.cycles
+    served.daemon.mailbox.put(Wake("the test wants a cycle"))
+    until(lambda: served.daemon.totals.cycles > cycles, "a cycle")
+    assert ask(served, 2, GIB, name="next")["nodes"] == [3]
+
+
+def test_workers_keep_off_what_is_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is to come home finds no room there, until what is reserved has ended."""
+    monkeypatch.setattr(clock, "boottime_s", lambda: 1000.0)  # as the made machine has it
+    with running(one_away(tmp_path), policy(tmp_path)) as up:
+
+        def reason() -> object:
+            seen = up.daemon.totals.cycles
+            up.daemon.mailbox.put(Wake("the test wants a cycle"))
+            until(lambda: up.daemon.totals.cycles > seen, "a cycle")
+            (worker,) = cast("dict[str, Any]", call(up.socket, "plan"))["decisions"]
+            return worker["reason"]
+
+        assert reason() == "remote-memory"
+        # What it is about to bring is promised to nobody; while paused it brings nothing.
+        assert not ask(up, 1, 1300 * MIB, within_nodes="0")["fits"]
+        call(up.socket, "pause")
+        assert reason() == "paused"
+        assert ask(up, 1, 1300 * MIB, within_nodes="0", name="vm")["fits"]
+        call(up.socket, "resume")
+        assert reason() == "no-room"
+        # One of the same name, made so long ago that it ends now.
+        monkeypatch.setattr(clock, "boottime_s", lambda: 880.0)
+        assert ask(up, 1, MIB, within_nodes="0", name="vm")["reservation"]
+        assert reason() == "remote-memory"
 
 
 def test_nothing_is_reserved_where_the_policy_says_so(tmp_path: Path) -> None:
@@ -321,16 +353,16 @@ def test_an_odd_request_is_a_usage_error(served: Running, arguments: dict[str, o
 
 
 def test_the_verb_asks_the_daemon_where_one_runs(
-    served: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The list is the daemon's, and there is nothing to be said of reservations."""
-    monkeypatch.setattr(advise_module, "socket_path", lambda: served.socket)
+    by = ["--config", str(served.policy)]
     for printed in ("3\n", "2\n"):
-        assert main(["advise", "2:1GiB"]) == 0
+        assert main(["advise", "2:1GiB", *by]) == 0
         assert capsys.readouterr() == (printed, "")
-    assert main(["advise", "2:1GiB", "--name", "vm", "--json"]) == 0
+    assert main(["advise", "2:1GiB", "--name", "vm", "--json", *by]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["source"], document["nodes"]) == ("daemon", [0, 2])
     assert document["reservation"]["name"] == "vm"
-    assert main(["advise", "2:4GiB"]) == 3
+    assert main(["advise", "2:4GiB", *by]) == 3
     assert "GiB reserved for others" in capsys.readouterr().err

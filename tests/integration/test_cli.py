@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from numad_py.cli import main
+from numad_py.cli import config, main
 from numad_py.kernel.rights import effective_capabilities
+from numad_py.policy import load as load_module
 from tests.fake_tree import put
 from tests.integration.program import NONE_AT_ALL, ask, machine, numad_py, policy, roots
 
@@ -91,6 +93,67 @@ def test_check_config_says_in_json_what_it_read(
     assert document["rules"][0] == {"name": "mine", "origin": f"{path}:6"}
     assert document["rules"][1]["origin"] == "built-in"
     assert document["excludes"] == []
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the usual place of the policy, in a folder that is empty."""
+    path = tmp_path / "etc/numad-py.toml"
+    path.parent.mkdir()
+    for module in (config, load_module):
+        monkeypatch.setattr(module, "DEFAULT_PATH", str(path))
+    return path
+
+
+def test_check_config_lists_the_built_in_rules_where_there_is_no_file(
+    usual: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before an install: where it looked, that defaults hold, and how to give a file."""
+    assert main(["check-config"]) == 0
+    captured = capsys.readouterr()
+    assert not captured.err
+    where = f"no policy file: looked for {usual} and {usual.parent}/conf.d/*.toml\n"
+    assert captured.out.startswith(where)
+    for said in ("built-in defaults", "or name one with --config", "copy config/numad-py.toml"):
+        assert said in captured.out
+    assert re.search(
+        r"^mode act, \d+ rules, first match wins:\n  vllm +built-in$", captured.out, re.MULTILINE
+    )
+    assert ask(capsys, "check-config")["files"] == []
+
+
+@pytest.mark.parametrize("there", ["drop-in", "dangling", "folder"])
+def test_check_config_takes_no_defaults_where_something_is_wrong(
+    usual: Path, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    """A drop-in alone, or a link that leads nowhere, keeps the daemon from starting."""
+    if there == "drop-in":
+        put(usual.parent / "conf.d/10-mode.toml", "[daemon]\nmode = 'advise'\n")
+    elif there == "dangling":
+        usual.symlink_to("nowhere.toml")
+    else:
+        usual.mkdir()
+    assert main(["check-config"]) == 78
+    assert f"{usual}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("autonuma = false", 'autonuma: false is not one of "leave", "off"'),
+        ("rate = true", "rate: true is not a rate"),
+        ("chunk = [1, true]", "chunk: [1, true] is not a size"),
+        ("longest_chunk = { a = false }", "longest_chunk: { a = false } is not a duration"),
+        ("rate = 2020-01-01", "rate: 2020-01-01 is not a rate"),
+    ],
+)
+def test_what_is_wrong_is_told_as_it_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    """In the words of the file, which are not Python's."""
+    path = policy(tmp_path, f"[migration]\n{line}\n")
+    assert main(["check-config", str(path)]) == 78
+    assert f"{path}:7: migration.{said}" in capsys.readouterr().err
 
 
 def test_check_config_takes_one_file_at_its_place_or_by_option(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from numad_py.cli import look, main
+from numad_py.cli import main
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.logs import configure
 from tests.fake_tree import FakeProcess, anon
@@ -16,14 +16,13 @@ from tests.integration.running import running
 
 
 def test_the_daemon_is_asked_where_one_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its story is that of a look, but for what is done now and by whom."""
     configure("error", LogFormat.JSON)  # the daemon runs in this process, and logs to its output
     made, path = machine(tmp_path), policy(tmp_path)
-    with running(made, path) as up:
-        monkeypatch.setattr(look, "socket_path", lambda: up.socket)
-        assert main(["explain", "100", "--json"]) == 0
+    with running(made, path):
+        assert main(["explain", "100", "--json", "--config", str(path)]) == 0
         asked = json.loads(capsys.readouterr().out)
     assert (asked["schema"], asked["source"], asked["mode"]) == (1, "daemon", "act")
     assert asked["dry_run"]

@@ -54,7 +54,7 @@ def test_a_daemon_says_ready_after_its_first_cycle_and_stopping_at_its_end(
         until(lambda: "READY=1" in manager.listen(), "READY")
         assert manager.heard[: manager.heard.index("READY=1")] == [
             "WATCHDOG=1",
-            "STATUS=act: 0 of 1 workers at home, 0 moving",
+            "STATUS=act: 0 of 1 worker at home, 0 moving",
         ]
         assert "STOPPING=1" not in manager.listen()
     assert manager.listen()[-1] == "STOPPING=1"
@@ -80,7 +80,7 @@ def test_pause_and_a_refused_policy_show_in_the_status(tmp_path: Path, manager: 
         path.write_text("[nonsense]\n")
         daemon.on_signal(signal.SIGHUP, None)
         said = (
-            "STATUS=act: paused, 0 of 1 workers at home, 0 moving, "
+            "STATUS=act: paused, 0 of 1 worker at home, 0 moving, "
             "policy file rejected, the earlier one stands"
         )
         until(lambda: said in manager.listen(), "the status of both")
@@ -91,7 +91,7 @@ def test_one_node_is_said(tmp_path: Path, manager: Manager) -> None:
     worker = FakeProcess(100, LLAMA, anon({0: MIB}))
     made = FakeMachine(tmp_path / "tree", [FakeNode(0, (0, 1))], [worker]).write()
     with cycling(build(made, policy(tmp_path))):
-        said = "STATUS=one node: nothing to move; measuring 1 workers"
+        said = "STATUS=one node: nothing to move; measuring 1 worker"
         until(lambda: said in manager.listen(), "the status")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from numad_py.cli import main
-from numad_py.replay.recording import Recording
+from numad_py.replay.recording import BadFile, Recording
 from tests.integration.program import ask, machine, policy, roots
 
 MACHINE = """
@@ -92,12 +92,21 @@ def test_another_policy_is_tried_beside_the_present_one(
     assert (new["local_after_s"], present["local_after_s"]) == (None, 5.0)
     assert main(["replay", str(described), "--config", str(slow)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith(f"machine {described}: 13 cycles over 60 s, 1 workers\n")
+    assert text.startswith(f"machine {described}: 13 cycles over 60 s, 1 worker\n")
     rows = [re.split(r"  +", line) for line in text.splitlines()]
     assert ["", "UNTOUCHED", "POLICY", "NEW"] in rows
     assert ["99 % at home after", "never", "5 s", "never"] in rows
-    assert ["act remote-memory", "13", "1", "1"] in rows
+    assert ["act remote-memory", "-", "1", "1"] in rows
+    assert ["would act remote-memory", "13", "-", "-"] in rows
     assert ["60 s", "0.0%", "100.0%", "73.2%"] in rows
+
+
+def holds_a_cycle(path: Path) -> bool:
+    """Say whether a recording has come that far; its header may be on its way yet."""
+    try:
+        return bool(list(Recording(path)))
+    except BadFile:
+        return False
 
 
 def test_interrupting_is_how_a_recording_ends(tmp_path: Path) -> None:
@@ -111,7 +120,7 @@ def test_interrupting_is_how_a_recording_ends(tmp_path: Path) -> None:
     )
     with running:
         limit = time.monotonic() + 20
-        while time.monotonic() < limit and not (path.exists() and list(Recording(path))):
+        while time.monotonic() < limit and not holds_a_cycle(path):
             time.sleep(0.1)
         running.send_signal(signal.SIGTERM)
         out, err = running.communicate(timeout=20)
@@ -138,7 +147,7 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "exists already; --force replaces it" in capsys.readouterr().err
     assert path.read_text() == "mine"
     assert main([*options, "--force"]) == 0
-    assert capsys.readouterr().out.startswith("1 cycles, ")
+    assert capsys.readouterr().out.startswith("1 cycle, ")
 
 
 @pytest.mark.parametrize("option", [["--cycles", "0"], ["--cycles", "x"], ["--for", "5"]])
@@ -163,7 +172,7 @@ def test_a_recording_that_was_broken_off_is_replayed_and_told(
     capsys.readouterr()
     assert main(["replay", str(path)]) == 0
     text = capsys.readouterr().out
-    assert "1 cycles over 0 s, 1 workers\nit was broken off while it was written" in text
+    assert "1 cycle over 0 s, 1 worker\nit was broken off while it was written" in text
 
 
 def test_what_cannot_be_replayed_is_an_error(

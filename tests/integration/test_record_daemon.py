@@ -22,7 +22,6 @@ from tests.integration.running import Running, running
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """Run a daemon that does nothing, and have the command line ask it."""
     with running(machine(tmp_path), policy(tmp_path)) as up:
-        monkeypatch.setattr(record, "socket_path", lambda: up.socket)
         monkeypatch.setattr(record, "POLL_S", 0.05)
         yield up
 
@@ -41,7 +40,8 @@ def test_the_daemons_own_cycles_are_recorded(
     waking = threading.Thread(target=wake)
     waking.start()
     path = tmp_path / "cycles.jsonl"
-    told = ask(capsys, "record", str(path), "--cycles", "3", "--for", "10s")
+    by = ["--config", str(served.policy)]
+    told = ask(capsys, "record", str(path), "--cycles", "3", "--for", "10s", *by)
     waking.join()
     assert (told["source"], told["cycles"], told["missed_cycles"]) == ("daemon", 3, 0)
     recording = Recording(path)
@@ -60,7 +60,6 @@ def test_a_restart_of_the_daemon_does_not_end_a_recording(
     written = policy(tmp_path)
     stack = contextlib.ExitStack()
     first = stack.enter_context(running(made, written))
-    monkeypatch.setattr(record, "socket_path", lambda: first.socket)
 
     def cycles(up: Running, number: int) -> None:
         for _ in range(number):
@@ -77,7 +76,8 @@ def test_a_restart_of_the_daemon_does_not_end_a_recording(
     restarting = threading.Thread(target=restart)
     restarting.start()
     path = tmp_path / "cycles.jsonl"
-    assert main(["record", str(path), "--cycles", "6", "--for", "10s"]) == 0
+    by = ["--config", str(written)]
+    assert main(["record", str(path), "--cycles", "6", "--for", "10s", *by]) == 0
     restarting.join()
     told = capsys.readouterr()
     assert "the daemon was restarted: its cycles count from 1 again" in told.err

@@ -100,7 +100,7 @@ url = "{URL}"
         'p.toml:7: rule.guard.worse: 20 is not a share; write it in percent from "0%" to "100%"',
         'p.toml:8: rule.guard.quantile: \'p100\' is not a quantile; write "p95", or "95%"',
         (
-            "p.toml:9: rule.guard.labels: {'a': 1} is not a table of texts; "
+            "p.toml:9: rule.guard.labels: { a = 1 } is not a table of texts; "
             'write { model_name = "my-model" }'
         ),
         "p.toml:15: rule.guard: is a table; write [rule.guard] above its keys",

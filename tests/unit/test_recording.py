@@ -7,7 +7,9 @@ import gzip
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -146,7 +148,7 @@ def test_a_full_disk_leaves_what_was_written_whole(
         return really(fd, data[: room.pop()])
 
     monkeypatch.setattr(os, "write", write_some)
-    with pytest.raises(NumadError, match="No space left on device; the 1 cycles"):
+    with pytest.raises(NumadError, match=r"No space left on device; .*cycles: 1"):
         recorder.write(encode(CYCLES[1]))
     recorder.close()
     monkeypatch.undo()
@@ -158,3 +160,99 @@ def test_a_line_is_plain_json(tmp_path: Path) -> None:
     lines = write(tmp_path / "a.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["policy"]["rules"][0]["name"] == defaults().rules[0].name
     assert json.loads(lines[1])["snapshot"]["workers"][0]["label"] == "x/0"
+
+
+def changed(change: Callable[[dict[str, Any]], object], number: int = 2) -> list[Any]:
+    """Return the cycles, encoded, one of them changed."""
+    cycles: list[Any] = [encode(cycle) for cycle in CYCLES]
+    change(cycles[number]["snapshot"])
+    return cycles
+
+
+def write_encoded(path: Path, cycles: list[Any]) -> Path:
+    """Write a recording of cycles that are encoded already."""
+    recorder = Recorder(path, HEADER)
+    for cycle in cycles:
+        recorder.write(cycle)
+    recorder.close()
+    return path
+
+
+def _node(shot: dict[str, Any]) -> dict[str, Any]:
+    return cast("dict[str, Any]", shot["topology"]["nodes"][0])
+
+
+def _entry(shot: dict[str, Any]) -> dict[str, Any]:
+    return cast("dict[str, Any]", shot["workers"][0]["residency"]["entries"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: _node(s)["distances"].update({"1": 0}), "topology.nodes[0].distances: 0 from"),
+        (lambda s: _node(s)["distances"].update({"0": 20}), "topology.nodes[0].distances: 20 from"),
+        (lambda s: _node(s).update(memory_bytes=-1), "topology.nodes[0].memory_bytes: -1 is less"),
+        (lambda s: _node(s).update(id=1), "topology.nodes[1].id: 1 is there twice"),
+        (lambda s: _node(s).update(cpus="0-1"), "topology.nodes[1].cpus: 1 of node 1 belong to"),
+        (lambda s: s.update(at_s=1.0), "at_s: 1 s is before the look above it"),
+        (
+            lambda s: _entry(s).update(resident_bytes=-1),
+            "workers[0].residency: x/2 has less than no memory on a node",
+        ),
+        (
+            lambda s: _entry(s).update(resident_bytes=99 << 30),
+            "workers[0].residency: x/2 has 99.0 GiB, more than the machine",
+        ),
+        (
+            lambda s: _entry(s).update(node=7),
+            "workers[0].residency: x/2 has memory on node 7, which the machine has not had",
+        ),
+        (
+            lambda s: s["workers"][0].update(run_share={"7": 1.0}),
+            "workers[0].run_share: x/2 ran on node 7, which the machine has not had",
+        ),
+        (
+            lambda s: s["workers"][0].update(run_share={"0": 2.0}),
+            "workers[0].run_share: x/2 ran on the nodes for shares that do not add up to 1",
+        ),
+        (
+            lambda s: s["workers"][0].update(demand_cpus=-1.0),
+            "workers[0].demand_cpus: x/2 keeps -1 CPUs busy, less than none",
+        ),
+        (lambda s: s["workers"].append(s["workers"][0]), "workers[1].id: 12 is there twice"),
+        (
+            lambda s: s.update(
+                node_states=[
+                    {"node": 0, "total_bytes": 1, "free_bytes": -1, "reclaimable_bytes": 0}
+                ]
+            ),
+            "node_states[0].free_bytes: -1 is less than 0",
+        ),
+    ],
+)
+def test_what_no_machine_can_have_shown_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    """By line and key, with what to do; figures of it would mean nothing."""
+    path = write_encoded(tmp_path / "a.jsonl", changed(change))
+    with pytest.raises(BadFile) as caught:
+        list(Recording(path))
+    assert str(caught.value).startswith(f"{path}:4: snapshot.{said}")
+    assert str(caught.value).endswith("Record anew, or undo what was changed in the file")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["topology"]["nodes"].pop(0),
+        lambda s: _node(s)["distances"].update({"1": 31}),
+        lambda s: s["workers"][0]["threads"][0].update(affinity="0-63"),
+        lambda s: s["workers"][0].update(run_share={}),
+    ],
+)
+def test_what_real_machines_show_is_not_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Nodes that have gone while figures are older, ways longer back, masks of offline CPUs."""
+    path = write_encoded(tmp_path / "a.jsonl", changed(change))
+    assert len(list(Recording(path))) == 3

@@ -1,0 +1,134 @@
+"""Which daemon a verb asks: ``--config`` names it, by the file that it runs by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from numad_py.cli import main
+from numad_py.policy.schema import LogFormat
+from numad_py.serve.logs import configure
+from tests.integration.program import machine, numad_py, policy
+from tests.integration.running import Running, running
+
+LOOKS = (["status"], ["plan"], ["explain", "100"], ["advise", "1:1MiB"])
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Running]:
+    """Run a daemon whose socket lies in a folder of its own."""
+    configure("error", LogFormat.JSON)  # it logs to the output of this process
+    with running(machine(tmp_path), policy(tmp_path)) as up:
+        yield up
+
+
+@pytest.mark.parametrize("verb", LOOKS, ids=lambda verb: verb[0])
+def test_a_daemon_with_another_runtime_dir_is_asked_by_its_file(
+    served: Running, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    """As pause and restore do; the answer is the daemon's, and nothing is said beside it."""
+    assert main([*verb, "--json", "--config", str(served.policy)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["source"] == "daemon"
+    assert not captured.err
+
+
+def test_a_recording_by_its_file_is_of_the_daemon(
+    served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not of looks of our own, at the wrong machine."""
+    asked = ["record", str(tmp_path / "x"), "--for", "0s", "--config", str(served.policy)]
+    assert main([*asked, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["source"] == "daemon"
+    assert "recording the daemon's cycles" in captured.err
+
+
+def test_the_file_may_be_named_by_another_path(
+    served: Running,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By a link, or from where it lies: it is the same file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.toml").symlink_to(served.policy)
+    for name in ("policy.toml", "link.toml"):
+        assert main(["plan", "--json", "--config", name]) == 0
+        assert json.loads(capsys.readouterr().out)["source"] == "daemon"
+
+
+@pytest.mark.parametrize("more", [["--direct"], ["--procfs", "/proc/.", "--sysfs", "/sys/../sys"]])
+def test_a_look_is_a_look_where_it_is_asked_for(
+    served: Running, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """``--direct`` tries a file on this machine; other spellings of its roots change nothing."""
+    assert main(["plan", "--json", "--config", str(served.policy), *more]) == 0
+    source = json.loads(capsys.readouterr().out)["source"]
+    assert source == ("direct" if "--direct" in more else "daemon")
+
+
+def test_a_file_that_the_daemon_does_not_run_by_is_tried_by_a_look(
+    served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its answer would pass for what the new file says; who asked is told of the daemon."""
+    (tmp_path / "new").mkdir()
+    new = tmp_path / "new/policy.toml"
+    new.write_text(served.policy.read_text())
+    assert main(["advise", "1:1MiB", "--json", "--config", str(new)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["source"] == "direct"
+    said = f"the daemon on {served.socket} runs by {served.policy}; looking by {new} without it\n"
+    assert f"numad-py: {said}" in captured.err
+    assert served.daemon.advisor.told() == []
+
+
+def test_without_a_daemon_the_machine_is_looked_at_by_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing listens where the file says: no error, and no word of a daemon."""
+    assert main(["plan", "--json", "--config", str(policy(tmp_path))]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["source"] == "direct"
+    assert "daemon" not in captured.err
+
+
+@pytest.mark.parametrize("verb", LOOKS, ids=lambda verb: verb[0])
+def test_a_file_with_a_mistake_asks_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    """It says which daemon is meant, so that another must not answer in its place."""
+    path = policy(tmp_path, "levl = 1\n")
+    assert main([*verb, "--config", str(path)]) == 78
+    captured = capsys.readouterr()
+    assert f"{path}:6: log.levl: no such key" in captured.err
+    assert not captured.out
+
+
+def test_a_daemon_knows_its_file_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who asks from another folder could not name it."""
+    policy(tmp_path)
+    made = machine(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    ended = numad_py(
+        *("run", "--once", "--dry-run", "--json", "--config", "policy.toml"),
+        *("--procfs", str(made.procfs), "--sysfs", str(made.sysfs)),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["plan"]["policy"]["files"] == [f"{tmp_path}/policy.toml"]
+
+
+@pytest.mark.parametrize("verb", ["status", "plan", "explain", "advise", "record", "pause"])
+def test_the_help_says_how_the_daemon_is_found(
+    capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """By the file that it runs by."""
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the daemon that runs by it is asked, at its daemon.runtime_dir" in said
