@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from numad_py.decide.advise import advise, coming_bytes
@@ -13,6 +14,7 @@ from numad_py.kernel import clock
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.advice import NoAdvice, Request
+from numad_py.model.plan import DecisionState
 from numad_py.model.snapshot import Snapshot
 from numad_py.observe.machine import Machine
 from numad_py.policy.schema import Policy
@@ -43,7 +45,8 @@ class Advisor:
         """
         now_s = clock.boottime_s()
         request, name = request_of(arguments), name_of(arguments)
-        alive = self._reserved.at(now_s)
+        # What was started on one that has ended since the last look is not seen yet.
+        alive = self._reserved.at(min(now_s, seen.began_at_s or now_s))
         others = alive.without(name)
         coming = coming_bytes(seen.plan)
         found = advise(seen.snapshot, policy.placement, request, others, coming)
@@ -60,10 +63,14 @@ class Advisor:
             raise NumadError(msg)
         # Until the next look at the least: what was started by then is seen by it.
         until_s = now_s + max(policy.placement.reserve_s, policy.daemon.interval_s)
-        self._reserved = alive.add(found, name, until_s)
+        self._reserved = alive.add(found, name, until_s, now_s)
         (told,) = reservation_documents(self._reserved.alive[-1:], now_s)
         document["reservation"] = {**told, "expires_at": clock.unix_s() + until_s - now_s}
         return document
+
+    def kept(self, state: DecisionState) -> DecisionState:
+        """Return what deciding is to remember, with what is promised: workers keep off it, too."""
+        return replace(state, reserved=self._reserved.alive)
 
     def told(self) -> list[Document]:
         """Return the reservations that are alive."""

@@ -174,7 +174,7 @@ class Daemon:
         return self.report
 
     def _remembered(self, snapshot: Snapshot) -> DecisionState:
-        return remember(self._state, self._untold, snapshot.at_s)
+        return self.advisor.kept(remember(self._state, self._untold, snapshot.at_s))
 
     def _between(self) -> None:
         """Feed the watchdog, and break the look off when the end has come: big machines take long.

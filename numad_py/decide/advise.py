@@ -88,7 +88,8 @@ def _rooms(
     states = {state.node: state for state in snapshot.node_states}
     topology = snapshot.topology
     nodes = {node.id: _within(node, request) for node in topology.nodes}
-    used, busy_known = reserved.taken_cpus(), set()
+    promised = reserved.taken_cpus()
+    used, busy_known = dict(promised), set()
     for before, node in zip(topology.nodes, nodes.values(), strict=True):
         state = states.get(node.id)
         if state is not None and state.busy_cpus is not None and before.cpus:
@@ -110,6 +111,7 @@ def _rooms(
             used_cpus=used.get(node.id, 0.0),
             total_bytes=states[node.id].total_bytes if node.id in states else 0,
             busy_known=node.id in busy_known,
+            promised_cpus=promised.get(node.id, 0.0),
         )
         for place, node in ((place, nodes[place.id]) for place in places)
         if node.has_memory and node.cpus - policy.reserved_cpus

@@ -36,6 +36,8 @@ class Room:
     total_bytes: int
     """All memory of the node."""
     busy_known: bool
+    promised_cpus: float = 0.0
+    """Of the used ones, those that are promised to others."""
 
     @property
     def idle_cpus(self) -> float:
@@ -44,8 +46,12 @@ class Room:
 
     @property
     def spare_cpus(self) -> float:
-        """The same, and what wavers: so many may be asked for."""
-        return max(0.0, CROWDED * len(self.cpus) - self.used_cpus)
+        """The same, and what wavers: so many may be asked for.
+
+        How busy CPUs are wavers; what is promised does not, and is promised once.
+        """
+        wavering = CROWDED * len(self.cpus) - self.used_cpus
+        return max(0.0, min(wavering, len(self.cpus) - self.promised_cpus))
 
     @property
     def unused_cpus(self) -> float:

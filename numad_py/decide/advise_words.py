@@ -68,7 +68,7 @@ def reasons(
         taken = reserved.taken_cpus()
         yield (
             f"what others have reserved is left out: "
-            f"{sum(taken.values()):.0f} CPUs on node {format_list(taken)}"
+            f"{_count(round(sum(taken.values())))} on node {format_list(taken)}"
         )
 
 
@@ -115,7 +115,7 @@ def _lack(nodes: NodeSet, request: Request) -> str:
     if nodes.room_bytes < request.size_bytes:
         return f"room for {format_bytes(nodes.room_bytes)} only"
     if len(nodes.cpus) < request.cpus:
-        return f"{len(nodes.cpus)} CPUs only"
+        return f"{_count(len(nodes.cpus))} only"
     return f"about {nodes.idle_cpus:.1f} unused CPUs only"
 
 
@@ -128,7 +128,7 @@ def _fewer(every: NodeSet, count: int, request: Request) -> str:
     if (cpus := sum(sorted((len(r.cpus) for r in every.rooms), reverse=True)[:count])) < (
         request.cpus
     ):
-        return f"{few} would have {cpus} CPUs at most"
+        return f"{few} would have {_count(cpus)} at most"
     unused = sorted((room.idle_cpus for room in every.rooms), reverse=True)
     if (idle := sum(unused[:count])) < request.cpus:
         return f"{few} would have about {idle:.1f} unused CPUs at most"
@@ -140,7 +140,11 @@ def _nodes(nodes: NodeSet) -> str:
 
 
 def _cpus(count: int) -> str:
-    return "1 CPU is" if count == 1 else f"{count} CPUs are"
+    return f"{_count(count)} {'is' if count == 1 else 'are'}"
+
+
+def _count(cpus: int) -> str:
+    return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
 
 
 def _has(nodes: NodeSet) -> str:

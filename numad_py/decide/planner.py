@@ -14,6 +14,7 @@ from numad_py.decide.home import Given, device_shares, user_mask
 from numad_py.decide.huge import with_made_pages
 from numad_py.decide.places import places_of, usable_cpus
 from numad_py.decide.problem import Item, Place, Problem, Solution
+from numad_py.decide.reservations import Reservations, still_to_come
 from numad_py.decide.sizes import (
     fixed_by_node,
     huge_by_size,
@@ -80,9 +81,13 @@ def place(
     places = places_of(snapshot, policy.placement, foreign_cpus=state.others_cpus)
     growth = {w.label: _growth(w, state.of(w.id), policy.placement, snapshot.at_s) for w in free}
     items = _kept_while_loading(items, places, growth)
-    solution = solve(Problem(_as_crowded(places, items), tuple(items)))
+    promised = still_to_come(state.reserved, snapshot)
+    places = _less_promised(_as_crowded(places, items), items, promised.taken_cpus())
+    solution = solve(Problem(places, tuple(items)))
     placed = {
-        worker.id: _placed(worker, item, solution, state, bars[worker.id])
+        worker.id: _beside(
+            _placed(worker, item, solution, state, bars[worker.id]), bars[worker.id], promised
+        )
         for worker, item in zip(taking, items, strict=True)
         if worker.id in bars
     }
@@ -115,16 +120,42 @@ def _as_crowded(places: Sequence[Place], items: Sequence[Item]) -> tuple[Place, 
 
     Who has been placed is not moved on for a little more demand than there are CPUs.
     """
-    living: dict[int, float] = {}
-    for item in items:
-        for node in item.home or ():
-            living[node] = living.get(node, 0.0) + item.cpus / len(item.home or ())
+    living = _living_cpus(items)
     return tuple(
         replace(
             place, cpus=max(place.cpus, min(living.get(place.id, 0.0), MOST_CROWDED * place.cpus))
         )
         for place in places
     )
+
+
+def _less_promised(
+    places: Sequence[Place], items: Sequence[Item], promised: Mapping[int, float]
+) -> tuple[Place, ...]:
+    """Return the places less the CPUs that are promised to processes to come.
+
+    Nobody who lives there is moved on for a promise.
+    """
+    living = _living_cpus(items)
+    return tuple(
+        replace(
+            place,
+            cpus=max(
+                min(place.cpus, living.get(place.id, 0.0)),
+                place.cpus - promised.get(place.id, 0.0),
+            ),
+        )
+        for place in places
+    )
+
+
+def _living_cpus(items: Sequence[Item]) -> dict[int, float]:
+    """Return the CPUs that those who have been placed want, by node."""
+    living: dict[int, float] = {}
+    for item in items:
+        for node in item.home or ():
+            living[node] = living.get(node, 0.0) + item.cpus / len(item.home or ())
+    return living
 
 
 class _Items:
@@ -242,6 +273,17 @@ def _placed(
         return Placed(before, alternatives, constraints, cost)
     home = Home(nodes, HomeSource.PLANNER, _why(nodes, item, alternatives))
     return Placed(home, alternatives, constraints, cost)
+
+
+def _beside(placed: Placed, bars: Bars, promised: Reservations) -> Placed:
+    """Return what was chosen, with a word on what is promised, where that may have shaped it."""
+    taken = {n: size for n, size in promised.taken_bytes().items() if size and n in bars.allowed}
+    could = {n for a in placed.alternatives if a.barred_by is None for n in a.home}
+    nodes = taken.keys() - could - (placed.home.nodes if placed.home else set())
+    if not nodes:
+        return placed
+    words = f"{format_bytes(sum(taken[n] for n in nodes))} of node {format_list(nodes)} is reserved"
+    return replace(placed, constraints=(*placed.constraints, f"{words} for processes to come"))
 
 
 def _why(nodes: frozenset[int], item: Item, alternatives: tuple[Alternative, ...]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from numad_py.decide.home import user_mask
 from numad_py.model.advice import Advice, Reservation
+from numad_py.model.snapshot import Snapshot, Worker
 
 MOST = 1024
 """Whoever asks in a loop must not fill our memory."""
@@ -27,10 +30,12 @@ class Reservations:
             return self
         return replace(self, alive=tuple(r for r in self.alive if r.name != name))
 
-    def add(self, advice: Advice, name: str | None, until_s: float) -> Reservations:
+    def add(
+        self, advice: Advice, name: str | None, until_s: float, made_at_s: float = 0.0
+    ) -> Reservations:
         """Return them with one more, which is the last; one of the same name goes."""
         one = Reservation(
-            self.last_id + 1, name, advice.bytes_by_node, advice.cpus_by_node, until_s
+            self.last_id + 1, name, advice.bytes_by_node, advice.cpus_by_node, until_s, made_at_s
         )
         return Reservations((*self.without(name).alive, one), one.id)
 
@@ -54,3 +59,56 @@ class Reservations:
             for node, cpus in reservation.cpus_by_node.items():
                 taken[node] = taken.get(node, 0.0) + cpus
         return taken
+
+
+def still_to_come(reserved: Iterable[Reservation], snapshot: Snapshot) -> Reservations:
+    """Return what is still promised by the time of a look, less what has come already.
+
+    A worker that has begun since, and by its user may run on these nodes alone, is taken for the
+    process that they are kept for: as ``advise --run`` starts it. What it has is no longer to come,
+    or the same memory would be counted twice until the reservation ends.
+    """
+    left = list(Reservations(tuple(reserved)).at(snapshot.at_s).alive)
+    for worker in snapshot.workers if left else ():
+        began_at_s = snapshot.at_s - worker.age_s
+        mask = user_mask(worker, snapshot.topology)
+        for i, one in enumerate(left):
+            is_its = bool(mask) and mask <= snapshot.topology.cpus_of(one.nodes)
+            if is_its and began_at_s >= one.made_at_s and _is_left(one):
+                left[i] = _taken_up(one, worker)
+                break
+    return Reservations(tuple(left))
+
+
+def with_promises(snapshot: Snapshot, reserved: Iterable[Reservation]) -> Snapshot:
+    """Return a look in which nothing is free that is promised to processes to come."""
+    taken = still_to_come(reserved, snapshot).taken_bytes()
+    if not any(taken.values()):
+        return snapshot
+    states = tuple(
+        replace(state, free_bytes=state.free_bytes - taken.get(state.node, 0))
+        for state in snapshot.node_states
+    )
+    return replace(snapshot, node_states=states)
+
+
+def _is_left(one: Reservation) -> bool:
+    return any(one.bytes_by_node.values()) or any(one.cpus_by_node.values())
+
+
+def _taken_up(one: Reservation, worker: Worker) -> Reservation:
+    """Return a reservation less what a worker has: where it has it first, then wherever."""
+    held = worker.residency.by_node() if worker.residency is not None else {}
+    ran = {node: share * worker.demand_cpus for node, share in worker.run_share.items()}
+    sizes = {node: int(left) for node, left in _less(one.bytes_by_node, held).items()}
+    return replace(one, bytes_by_node=sizes, cpus_by_node=_less(one.cpus_by_node, ran))
+
+
+def _less(promised: Mapping[int, float], has: Mapping[int, float]) -> dict[int, float]:
+    left = {node: max(0.0, size - has.get(node, 0)) for node, size in promised.items()}
+    over = sum(has.values()) - (sum(promised.values()) - sum(left.values()))
+    for node in sorted(left):
+        part = min(left[node], max(0.0, over))
+        left[node] -= part
+        over -= part
+    return left

@@ -71,6 +71,8 @@ class Reservation:
     cpus_by_node: Mapping[int, float]
     until_s: float
     """Time since boot at which it ends."""
+    made_at_s: float = 0.0
+    """Time since boot at which it was made."""
 
     @property
     def nodes(self) -> frozenset[int]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from numad_py.model.advice import Reservation
 from numad_py.model.guard import GuardMemory, Judgement
 from numad_py.model.residency import SegmentId
 from numad_py.model.snapshot import WorkerId
@@ -348,6 +349,8 @@ class DecisionState:
     others_at_s: float | None = None
     placing: Placing | None = None
     """The last one."""
+    reserved: tuple[Reservation, ...] = ()
+    """What is promised to processes to come, oldest first."""
 
     def of(self, worker: WorkerId) -> WorkerMemory:
         """Return what is remembered of a worker; empty for a new one."""
