@@ -103,4 +103,7 @@ class ByMode:
         self._keeper.give_back()
 
     def _use_settings(self) -> None:
+        if self._paused and self._acting and self._autonuma_off:
+            # Nothing is changed now; resuming does it.
+            return
         self._keeper.use(acting=self._acting, autonuma_off=self._autonuma_off)

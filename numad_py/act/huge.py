@@ -7,8 +7,8 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from numad_py.act.journal import Growth, Journal
-from numad_py.act.pools import grow, growth_for
+from numad_py.act.journal import Growth
+from numad_py.act.pools import growth_for
 from numad_py.act.ranges import Range
 from numad_py.act.room import room_bytes
 from numad_py.act.settings import Keeper
@@ -16,7 +16,6 @@ from numad_py.errors import NumadError
 from numad_py.kernel.settings import Settings
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.plan import Decision
-from numad_py.model.residency import BASE_PAGE_BYTES
 from numad_py.policy.schema import HugeTlb, Policy
 
 
@@ -26,17 +25,16 @@ class HugePages:
 
     sysfs: SysFs
     settings: Settings
-    journal: Journal
     keeper: Keeper
     policy: Policy
     stop: threading.Event
 
-    def room(self, node: int, page_bytes: int) -> int:
-        """Return the bytes that a node can still take in pages of a size, as it is now."""
+    def room(self, node: int, huge_bytes: int) -> int:
+        """Return what a node can still take now, in huge pages of a size; 0: in ordinary ones."""
         reserve = self.policy.migration.hugetlb is HugeTlb.RESERVE
         made = self.settings.largest_block_bytes() if reserve else 0
         headroom = self.policy.placement.headroom
-        return room_bytes(self.sysfs.node_state(node), page_bytes, headroom, made_bytes=made)
+        return room_bytes(self.sysfs.node_state(node), huge_bytes, headroom, made_bytes=made)
 
     @contextlib.contextmanager
     def ready(
@@ -47,35 +45,38 @@ class HugePages:
         Those that the kernel makes by itself are left to it. What was added to a pool is taken off
         again at the end, however it ends. Yields how many were free before, by target and size.
         """
+        self.keeper.take_up()
         free = self._free(decision, ranges)
-        added: list[Growth] = []
+        added: list[str] = []
         try:
             if self.policy.migration.hugetlb is HugeTlb.RESERVE:
                 for growth in self._growths(decision, ranges):
-                    added.append(growth)
+                    if self.stop.is_set():
+                        break
+                    added.append(growth.name)
                     self._grow(growth)
             yield free
         finally:
-            for growth in added:
-                self._give_back(growth)
+            for name in added:
+                self.keeper.end_growth(name)
 
     def why_full(self, full: Collection[tuple[int, int]], free: dict[tuple[int, int], int]) -> str:
         """Say of which targets the huge pages did not do, and how to have more.
 
         Args:
-            full: targets without room, with the size of page that they have no room for.
+            full: targets without room, with the size of huge page that they have none for.
             free: how many were free there when the move began.
         """
         told = [
             self._why_full(node, size, free.get((node, size), 0))
             for node, size in sorted(full)
-            if size > BASE_PAGE_BYTES
+            if size
         ]
         return "; ".join(told)
 
     def _free(self, decision: Decision, ranges: Sequence[Range]) -> dict[tuple[int, int], int]:
         """Return how many huge pages are free now, by target and size, of the sizes that come."""
-        sizes = {found.page_bytes for found in ranges if found.page_bytes > BASE_PAGE_BYTES}
+        sizes = {found.huge_bytes for found in ranges if found.huge_bytes}
         return {
             (node, size): pool.free
             for node in {move.target for move in decision.moves}
@@ -87,42 +88,28 @@ class HugePages:
         """Yield what pools are to grow by, of the pages that the kernel makes none of."""
         targets = list(dict.fromkeys(move.target for move in decision.moves))
         made = self.settings.largest_block_bytes()
-        for size in sorted(
-            {f.page_bytes for f in ranges if f.page_bytes > max(made, BASE_PAGE_BYTES)}
-        ):
+        for size in sorted({found.huge_bytes for found in ranges if found.huge_bytes > made}):
             # The first target that has room for them: what is too much for it stays.
             for target in targets:
-                growth = growth_for(
-                    ranges, size, target, self.settings, self.room(target, BASE_PAGE_BYTES)
-                )
+                growth = growth_for(ranges, size, target, self.settings, self.room(target, 0))
                 if growth is not None:
                     yield growth
                     break
 
     def _grow(self, growth: Growth) -> None:
         try:
-            self.journal.put_setting(growth)
-            grow(growth, self.settings, self.stop.is_set)
+            self.keeper.grow(growth, self.stop.is_set)
         except NumadError as error:
             self.keeper.failed(growth.name, error)
         else:
             self.keeper.solved(growth.name)
 
-    def _give_back(self, growth: Growth) -> None:
-        if self.journal.setting(growth.name) != growth:
-            return
-        try:
-            self.keeper.give_back_pages(growth)
-        except NumadError as error:
-            self.keeper.failed(growth.name, error)
-
     def _why_full(self, node: int, size: int, free: int) -> str:
-        path = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{size >> 10}kB"
         pool = self.settings.pool(node, size)
         one = free == 1
         said = (
             f"node {node} had {free or 'no'} free huge page{'' if one else 's'} of {size >> 10} kB "
-            f"for it; to have more: echo NUMBER > {path}/nr_hugepages "
+            f"for it; to have more: echo NUMBER > {self.settings.pool_file(node, size)} "
             f"(now {pool.total if pool is not None else 0})"
         )
         if self.policy.migration.hugetlb is HugeTlb.FREE:

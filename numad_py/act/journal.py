@@ -169,11 +169,13 @@ class Journal:
         """Drop a setting: it is given back, or is somebody else's by now.
 
         Raises:
-            NumadError: it could not be written; giving back once more does no harm.
+            NumadError: it could not be written; it is held still, and giving it back once more does
+                no harm.
         """
         with self._writing:
-            if self._settings.pop(name, None) is not None:
+            if name in self._settings:
                 self._append({"v": 1, "forget_setting": name})
+                del self._settings[name]
 
     def close(self) -> None:
         """Let others have it."""

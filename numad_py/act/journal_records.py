@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numad_py.model.cpulist import format_list, parse_list
@@ -85,6 +85,14 @@ class Growth:
     def name(self) -> str:
         """What the journal knows it by."""
         return f"huge pages of {self.page_bytes >> 10} kB on node {self.target}"
+
+    def after(self, earlier: Growth) -> Growth:
+        """Return this growth and an earlier one of the pool, not yet given back, as one.
+
+        What the pools had before either stands: that is what they are to have again.
+        """
+        pools = {**self.pools, **earlier.pools}
+        return replace(self, wanted=earlier.wanted + self.wanted, pools=pools)
 
 
 def record_of(entry: Entry, boot_id: str) -> dict[str, Any]:

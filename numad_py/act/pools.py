@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from numad_py.act.journal import Growth
 from numad_py.act.ranges import Range
+from numad_py.errors import NumadError
 from numad_py.kernel.settings import PoolCounts, Settings
 
 
@@ -24,14 +25,14 @@ def growth_for(
 
     Args:
         ranges: areas of pages that are to go.
-        page_bytes: size of the pages; areas of others do not count.
+        page_bytes: size of the huge pages; areas of others do not count.
         target: where to.
         settings: tells what the pools have.
         room_bytes: what the target can still take, in ordinary pages.
     """
     coming: dict[int, int] = {}
     for found in ranges:
-        for node, size in found.remote.items() if found.page_bytes == page_bytes else ():
+        for node, size in found.remote.items() if found.huge_bytes == page_bytes else ():
             coming[node] = coming.get(node, 0) + size // page_bytes
     nodes = {target, *coming}
     pools = {node: pool for node in nodes if (pool := settings.pool(node, page_bytes))}
@@ -73,7 +74,7 @@ def give_back_pages(growth: Growth, settings: Settings) -> str:
 
     Raises:
         RightsError: a pool may not be set.
-        NumadError: one cannot be.
+        NumadError: one cannot be, or has as many pages after it as before.
     """
     size = growth.page_bytes
     pools = {node: pool for node in growth.pools if (pool := settings.pool(node, size))}
@@ -92,8 +93,13 @@ def give_back_pages(growth: Growth, settings: Settings) -> str:
         part = left if node == growth.target else min(left, max(0, pool.free - free_before))
         if part > 0:
             settings.set_pool(node, size, pool.persistent - part)
+            now = settings.pool(node, size)
+            part = pool.persistent - now.persistent if now is not None else part
             given.append(f"{part} on node {node}")
             left -= part
+    if left > 0:
+        msg = f"{growth.name} were added for a move, and {left} of them cannot be taken off"
+        raise NumadError(msg)
     return f"{', '.join(given)} taken off"
 
 

@@ -6,13 +6,14 @@ whatever ``on_stop`` says of masks: a mask is the worker's, a setting is the who
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
 from numad_py.act.journal import Change, Growth, Journal
-from numad_py.act.pools import give_back_pages
+from numad_py.act.pools import give_back_pages, grow
 from numad_py.errors import NumadError
 from numad_py.kernel.settings import AUTONUMA, BALANCES, Settings
 from numad_py.model.settings import SettingsTold
@@ -26,18 +27,26 @@ LEFT_ON = (
 
 
 class Keeper:
-    """Changes settings and gives them back; any thread may call it."""
+    """Changes settings and gives them back; any thread may call it.
+
+    Pages that were added for a move belong to the thread that moves, until the move ends: while a
+    write to a pool is under way nobody can tell how many it will bring.
+    """
 
     def __init__(self, settings: Settings, journal: Journal) -> None:
         """Change nothing yet."""
         self._settings = settings
         self._journal = journal
+        self._giving_back = threading.Lock()
+        """Nothing is given back twice, and nothing that a move has just been given."""
+        self._growing: set[str] = set()
+        """Pools that have pages for the move under way."""
         self._switched = False
         self._problems: dict[str, str] = {}
         self._failures: Counter[str] = Counter()
 
     def take_up(self) -> None:
-        """Give back what was added for moves of an earlier run, which was killed."""
+        """Give back what earlier moves have left: of a run that was killed, or that failed to."""
         self._give_back(s for s in self._journal.settings() if isinstance(s, Growth))
 
     def use(self, *, acting: bool, autonuma_off: bool) -> None:
@@ -64,29 +73,63 @@ class Keeper:
         return self._give_back(self._journal.settings())
 
     def _give_back(self, settings: Iterable[Change | Growth]) -> tuple[str, ...]:
-        said = []
-        for setting in settings:
+        said = (self._given_back(setting) for setting in settings)
+        return tuple(told for told in said if told is not None)
+
+    def _given_back(self, setting: Change | Growth) -> str | None:
+        """Give one back; return what was done, None where nothing could be."""
+        with self._giving_back:
+            if setting.name in self._growing:
+                log.info("huge pages are given back by their move", pool=setting.name)
+                return f"{setting.name}: the move that has them gives them back as it ends"
+            if self._journal.setting(setting.name) != setting:
+                # Its move has just ended.
+                return None
             try:
                 if isinstance(setting, Change):
                     told = self._give_back_value(setting)
                 else:
-                    told = self.give_back_pages(setting)
+                    told = self._give_back_pages(setting)
             except NumadError as error:
                 self.failed(setting.name, error)
-                continue
-            said.append(told)
-        return tuple(said)
+                return None
+        self.solved(setting.name)
+        return told
 
-    def give_back_pages(self, growth: Growth) -> str:
-        """Take off the pages that were added to a pool; see ``pools.give_back_pages``.
-
-        Raises:
-            NumadError: they could not be taken off, or the journal could not be written.
-        """
+    def _give_back_pages(self, growth: Growth) -> str:
         told = give_back_pages(growth, self._settings)
         self._journal.forget_setting(growth.name)
         log.info("huge pages given back", pool=growth.name, result=told)
         return f"{growth.name}: {told}"
+
+    # Huge pages
+
+    def grow(self, growth: Growth, stopped: Callable[[], bool]) -> None:
+        """Make a pool larger for a move, which is to call ``end_growth`` whatever becomes of it.
+
+        Raises:
+            RightsError: the pool may not be set.
+            NumadError: it cannot be, or the journal could not be written; then it was not set.
+        """
+        with self._giving_back:
+            self._growing.add(growth.name)
+            earlier = self._journal.setting(growth.name)
+            # What could not be given back yet is still to be.
+            both = growth.after(earlier) if isinstance(earlier, Growth) else growth
+            self._journal.put_setting(both)
+        grow(growth, self._settings, stopped)
+
+    def end_growth(self, name: str) -> None:
+        """Take pages off again that were added for a move; what cannot be is kept, and said."""
+        with self._giving_back:
+            self._growing.discard(name)
+            growth = self._journal.setting(name)
+            if not isinstance(growth, Growth):
+                return
+            try:
+                self._give_back_pages(growth)
+            except NumadError as error:
+                self.failed(name, error)
 
     def failed(self, name: str, error: NumadError) -> None:
         """Count a failure, and say it where it is not the same as the last one."""

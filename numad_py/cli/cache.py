@@ -7,10 +7,18 @@ from pathlib import Path
 
 from numad_py.act.cached import Cached, bring, look
 from numad_py.act.room import room_bytes
-from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, print_text
+from numad_py.cli.common import (
+    FINDS_DAEMON,
+    Verbs,
+    add_config,
+    add_json,
+    add_roots,
+    print_json,
+    print_text,
+)
 from numad_py.cli.look import from_daemon
 from numad_py.errors import NumadError, RightsError, UsageError
-from numad_py.kernel.pagecache import PAGE_BYTES, CachedFile
+from numad_py.kernel.pagecache import CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
@@ -34,7 +42,7 @@ def add_verbs(verbs: Verbs) -> None:
         "--of", metavar="WORKER", help="the files that a worker maps or names; its name or pid"
     )
     parser.add_argument("--to", metavar="NODE", type=int, help="bring it to this node")
-    add_config(parser)
+    add_config(parser, FINDS_DAEMON)
     add_roots(parser)
     add_json(parser)
     parser.set_defaults(call=cache, direct=False)
@@ -109,7 +117,7 @@ def _one(file: CachedFile, target: int | None, sysfs: SysFs, headroom: float) ->
         return look(file, syscalls)
 
     def room() -> int:
-        return room_bytes(sysfs.node_state(target), PAGE_BYTES, headroom)
+        return room_bytes(sysfs.node_state(target), 0, headroom)
 
     return bring(file, target, syscalls, room)
 

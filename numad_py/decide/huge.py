@@ -9,13 +9,18 @@ from numad_py.model.snapshot import Snapshot
 from numad_py.policy.schema import HugeTlb, Policy
 
 
+def makes_pages(policy: Policy) -> bool:
+    """Say whether huge pages are made for a move, where a node has too few free ones."""
+    return policy.migration.hugetlb is HugeTlb.RESERVE
+
+
 def with_made_pages(snapshot: Snapshot, policy: Policy) -> Snapshot:
     """Return a snapshot in which pages count as free that a move may have made on a node.
 
-    They are made from its memory, as far as that has room above its headroom. That others may need
-    the same room is left out: the mover looks again before each chunk.
+    They are made from its memory, as far as that has room above its headroom. It says what each
+    could have if no other took any; that it is promised once is kept account of in ``Room``.
     """
-    if policy.migration.hugetlb is not HugeTlb.RESERVE:
+    if not makes_pages(policy):
         return snapshot
     headroom = policy.placement.headroom
     states = tuple(_with_made_pages(state, headroom) for state in snapshot.node_states)

@@ -21,7 +21,10 @@ class Shortage:
     coming_bytes: int
     """What would come in such pages."""
     room_bytes: int
-    """What its home nodes together can take of it."""
+    """What its home nodes together can take of it, after what has been promised others and its own
+    larger pages."""
+    made: bool = False
+    """Whether huge pages would be made of ordinary memory for it."""
 
 
 def moves_home(
@@ -41,11 +44,14 @@ def shortage(
     worker: Worker, home: Home, memory: WorkerMemory, topology: Topology, room: Room
 ) -> Shortage | None:
     """Return what the home nodes together have too little of; None where they have enough."""
+    room = room.copy()
     for huge_bytes, by_node in remote_bytes(worker, home, memory).items():
         coming = sum(by_node.values())
         have = sum(room.bytes_on(node, huge_bytes) for node in _targets(home, topology))
         if coming > have:
-            return Shortage(huge_bytes, coming, have)
+            return Shortage(huge_bytes, coming, have, room.makes_pages)
+        # What it takes of one kind may be lacking to the next.
+        _share_out({huge_bytes: by_node}, home, topology, room)
     return None
 
 
@@ -62,9 +68,12 @@ def reserve(worker: Worker, memory: WorkerMemory, topology: Topology, room: Room
 def remote_bytes(
     worker: Worker, home: Home, memory: WorkerMemory
 ) -> dict[int | None, dict[int, int]]:
-    """Return remote bytes by node: ordinary ones under None, huge pages under their size."""
-    huge = huge_by_size(worker, memory.refused)
-    every = [(None, ordinary_by_node(worker, memory.refused)), *huge.items()]
+    """Return remote bytes by node: ordinary ones under None, huge pages under their size.
+
+    The largest pages first: memory that is to be made one of them is the hardest to find.
+    """
+    huge = sorted(huge_by_size(worker, memory.refused).items(), reverse=True)
+    every = [*huge, (None, ordinary_by_node(worker, memory.refused))]
     return {
         huge_bytes: {node: size for node, size in by_node.items() if node not in home.nodes}
         for huge_bytes, by_node in every

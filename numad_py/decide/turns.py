@@ -115,8 +115,10 @@ def _makers_of_room(wish: Wish, leaving: Mapping[str, Leaving], short: Shortage)
     lacking = short.coming_bytes - short.room_bytes
     makers = []
     for label, away in leaving.items():
-        by_node = away.get(short.huge_bytes, {})
-        leaves = sum(by_node.get(node, 0) for node in wish.home.nodes)
+        # Huge pages that are made are made of whatever leaves.
+        made = short.made and short.huge_bytes is not None
+        leaving_it = away.values() if made else [away.get(short.huge_bytes, {})]
+        leaves = sum(by_node.get(node, 0) for by_node in leaving_it for node in wish.home.nodes)
         if label != wish.worker.label and leaves:
             makers.append(label)
             lacking -= leaves

@@ -101,6 +101,12 @@ def no_room(finding: Finding, nodes: frozenset[int], short: Shortage | None) -> 
     have = format_bytes(short.room_bytes if short is not None else 0)
     if short is None or short.huge_bytes is None:
         return f"{where} has room for {have} above its headroom"
+    if short.made:
+        return (
+            f"{where} has room for {have} in {format_bytes(short.huge_bytes)} huge pages (free "
+            "ones, and those that its memory has room for above its headroom); "
+            f"{format_bytes(short.coming_bytes)} of them would come"
+        )
     return (
         f"{where} has {have} free in its pool of {format_bytes(short.huge_bytes)} huge pages, and "
         f"{format_bytes(short.coming_bytes)} of them would come; for more, add to nr_hugepages of "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from numad_py.errors import Malformed, NumadError, RightsError, Vanished
+from numad_py.kernel.files import Files
 
 
-class HeldMemory:
+class HeldMemory(Files):
     """Tells whether a process still has the memory that it had when this was opened.
 
     exec(2) gives it another one under the same pid and start time. A descriptor of its maps belongs
@@ -24,11 +24,9 @@ class HeldMemory:
             RightsError: CAP_SYS_PTRACE is missing.
             Malformed: it cannot be opened for another reason.
         """
-        path = f"{os.fspath(root)}/{pid}/maps"
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _told(error, path) from None
+        super().__init__(root)
+        with self._translated(self.root / str(pid) / "maps") as path:
+            self._descriptor = self._open(str(path))
 
     def there(self) -> bool:
         """Say whether it is still the memory of that process; takes some microseconds."""
@@ -40,11 +38,3 @@ class HeldMemory:
     def close(self) -> None:
         """Let go."""
         os.close(self._descriptor)
-
-
-def _told(error: OSError, path: str) -> NumadError:
-    if isinstance(error, FileNotFoundError | ProcessLookupError):
-        return Vanished(f"{path} is gone")
-    if isinstance(error, PermissionError):
-        return RightsError(f"no right to read {path}: CAP_SYS_PTRACE is missing")
-    return Malformed(f"{path} cannot be opened: {error.strerror}")

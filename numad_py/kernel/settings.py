@@ -15,6 +15,7 @@ BALANCES = 1
 """The bit of kernel.numa_balancing that samples and moves pages (NUMA_BALANCING_NORMAL,
 include/linux/sched/sysctl.h); the next one only demotes to slower tiers of memory."""
 _NODES = "devices/system/node"
+_NUMBER = "nr_hugepages"
 _ADVICE = (
     "or let the service do it: see systemd/numad-py-settings.conf (numad-py(8), KERNEL SETTINGS)"
 )
@@ -85,10 +86,14 @@ class Settings:
             self._largest_block_bytes = largest
         return self._largest_block_bytes
 
+    def pool_file(self, node: int, page_bytes: int) -> Path:
+        """Return the file that says how many huge pages of a size a node has."""
+        return self._sysfs.root / _pool(node, page_bytes) / _NUMBER
+
     def pool(self, node: int, page_bytes: int) -> PoolCounts | None:
         """Return the pool of huge pages of a size on a node; None where there is none."""
         folder = _pool(node, page_bytes)
-        files = ("nr_hugepages", "free_hugepages", "surplus_hugepages")
+        files = (_NUMBER, "free_hugepages", "surplus_hugepages")
         try:
             counts = [self._sysfs.number(f"{folder}/{name}") for name in files]
         except Malformed:
@@ -107,12 +112,11 @@ class Settings:
             RightsError: the file may not be written.
             NumadError: it cannot be set for another reason.
         """
-        path = f"{_pool(node, page_bytes)}/nr_hugepages"
         self._sysfs.put(
-            path,
+            f"{_pool(node, page_bytes)}/{_NUMBER}",
             pages,
             what=f"how many huge pages of {page_bytes >> 10} kB node {node} has: that takes root",
-            by_hand=f"echo {pages} > {self._sysfs.root / path}",
+            by_hand=f"echo {pages} > {self.pool_file(node, page_bytes)}",
         )
 
 

@@ -12,13 +12,13 @@ from operator import attrgetter
 from numad_py.kernel.maps import MappedArea
 from numad_py.kernel.numa_maps import DEFAULT_POLICIES, Vma, file_kind
 from numad_py.model.residency import (
-    BASE_PAGE_BYTES,
     Kind,
     Mobility,
     SegmentId,
     SegmentPart,
 )
 from numad_py.observe import sample as sampling
+from numad_py.observe.estimate import unread_page_bytes
 from numad_py.observe.sample import Area
 
 SAMPLED_SEGMENT_BYTES = 64 << 20
@@ -91,7 +91,8 @@ def frame_of(vmas: Iterable[Vma], mapped: Iterable[MappedArea]) -> Frame:
 
 def _unread(area: MappedArea) -> tuple[Kind, Mobility, int]:
     """Return what an area is taken for that no full reading has seen."""
-    return _kind(area), Mobility.MOVABLE, BASE_PAGE_BYTES
+    kind = _kind(area)
+    return kind, Mobility.MOVABLE, unread_page_bytes(kind)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import ne
 from typing import NamedTuple
 
+from numad_py.kernel.stat import PAGE_BYTES
 from numad_py.model.quantity import format_bytes
 from numad_py.model.residency import (
     BASE_PAGE_BYTES,
@@ -340,12 +341,20 @@ def _copied(sizes: Sizes, kind: Kind, counted_bytes: int) -> Sizes:
     return moved
 
 
+def unread_page_bytes(kind: Kind) -> int:
+    """Return the size of pages that no full reading has told: that of this kernel's ordinary ones.
+
+    Of huge pages it is not known then; BASE_PAGE_BYTES stands for that.
+    """
+    return BASE_PAGE_BYTES if kind is Kind.HUGETLB else PAGE_BYTES
+
+
 def _as_others(sample: Sample, kind: Kind) -> Sizes:
     """Return all bytes of the sample as if of one kind; pages of files are likely libraries'."""
     mobility = Mobility.SHARED if kind in {Kind.FILE, Kind.SHMEM} else Mobility.MOVABLE
     sizes: Sizes = {}
     for entry in sample.entries:
-        key = (entry.node, kind, mobility, BASE_PAGE_BYTES)
+        key = (entry.node, kind, mobility, unread_page_bytes(kind))
         sizes[key] = sizes.get(key, 0) + entry.resident_bytes
     return sizes
 

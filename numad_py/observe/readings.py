@@ -16,7 +16,6 @@ from numad_py.kernel.maps import MappedArea, parse_maps
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.segments import segments
 from numad_py.model.residency import (
-    BASE_PAGE_BYTES,
     Kind,
     Mobility,
     Residency,
@@ -26,6 +25,7 @@ from numad_py.model.residency import (
 from numad_py.model.snapshot import MemoryStatus, WorkerId
 from numad_py.observe import sample as sampling
 from numad_py.observe.areas import Frame, Layout, frame_of, layout_of, sampled_segments
+from numad_py.observe.estimate import unread_page_bytes
 
 OTHERWISE_SHARE = 0.1
 """A cgroup whose charges differ from its one process's size by more counts something else."""
@@ -255,7 +255,7 @@ def by_cgroup(stat: MemoryNumaStat, memory: MemoryStatus, now_s: float) -> Resid
 
     def put(kind: Kind, by_node: Mapping[int, int]) -> None:
         for node, charged in by_node.items():
-            sizes[node, kind, Mobility.MOVABLE, BASE_PAGE_BYTES] = charged
+            sizes[node, kind, Mobility.MOVABLE, unread_page_bytes(kind)] = charged
 
     put(Kind.ANON, stat.anon)
     files = stat.file_mapped if stat.file_mapped is not None else stat.file or {}

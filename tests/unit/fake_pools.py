@@ -36,6 +36,8 @@ class FakePools(Settings):
         super().__init__("/proc")
         self.pools = {int(name[4:]): pool for name, pool in pools.items()}
         self.largest = 4096
+        self.keeps = False
+        """Whether it takes a lower number, and keeps its pages all the same."""
         self.asked: list[tuple[int, int]] = []
         self.before_set: Callable[[], None] = lambda: None
         self.before_look: Callable[[], None] = lambda: None
@@ -63,7 +65,7 @@ class FakePools(Settings):
             taken = min(more, pool.surplus)
             pool.surplus -= taken
             pool.free += min(more - taken, pool.most - pool.used - pool.free)
-        else:
+        elif not self.keeps:
             freed = min(-more, pool.free)
             pool.free -= freed
             pool.surplus += -more - freed

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,8 @@ from tests.unit import seen
 from tests.unit.fake_kernel import BASE, FakeKernel, MadeProcFs
 from tests.unit.fake_pools import AWAY, HOME, HUGE, FakePool, FakePools, FollowingSysFs
 from tests.unit.moving import UNPACED, decision, this_process
+
+GROWN = Growth(HUGE, HOME, 0).name
 
 # Room
 
@@ -53,6 +55,7 @@ class Bench:
 
     def __init__(self, folder: Path, hugetlb: HugeTlb, free: int, pages: int = 4) -> None:
         """Put a worker's huge pages on node 1; node 0 is home, and has so many free."""
+        self.folder = folder
         self.kernel = FakeKernel()
         self.kernel.area(BASE, pages * HUGE, page_kib=HUGE >> 10)
         self.kernel.fill(BASE, pages * HUGE, AWAY, folio=HUGE)
@@ -63,7 +66,7 @@ class Bench:
         nodes = [FakeNode(HOME, [0], free_mib=900), FakeNode(AWAY, [1])]
         self.sysfs = FollowingSysFs(FakeMachine(folder, nodes).write().sysfs, self.pools)
         policy = Policy(migration=replace(UNPACED, hugetlb=hugetlb))
-        self.huge = HugePages(self.sysfs, self.pools, self.journal, self.keeper, policy, self.stop)
+        self.huge = HugePages(self.sysfs, self.pools, self.keeper, policy, self.stop)
         self.pools.before_look = self.follow
 
     def follow(self) -> None:
@@ -160,6 +163,118 @@ def test_without_a_journal_no_pool_is_set(
     assert made.pools.persistent == 5
 
 
+# A restore, a stop or a kill in the middle, and what could not be given back
+
+
+def test_a_restore_in_the_middle_of_growing_leaves_nothing_in_the_pool(
+    bench: Callable[[HugeTlb, int], Bench],
+) -> None:
+    """It comes while the kernel looks for pages: who has them asked for gives them back."""
+    made = bench(HugeTlb.RESERVE, 0)
+    said: list[str] = []
+
+    def restored() -> None:
+        if not said:
+            made.stop.set()
+            said.extend(made.keeper.give_back())
+
+    made.pools.before_set = restored
+    assert made.move().end is End.STOPPED
+    assert said == [f"{GROWN}: the move that has them gives them back as it ends"]
+    assert made.pools.persistent == 4
+    assert made.journal.settings() == ()
+
+
+def test_a_stop_that_does_not_wait_for_the_kernel_leaves_it_to_the_next_run(
+    bench: Callable[[HugeTlb, int], Bench], tmp_path: Path
+) -> None:
+    """The process ends before the write does: the journal still has what it brings."""
+    made = bench(HugeTlb.RESERVE, 0)
+    held: list[str] = []
+
+    def killed() -> None:
+        made.pools.before_set = lambda: None
+        made.keeper.give_back()
+        held.extend(setting.name for setting in made.journal.settings())
+        made.pools.set_pool(HOME, HUGE, 1)
+        made.journal.close()
+        journal = Journal(tmp_path / "state", "boot")
+        Keeper(made.pools, journal).take_up()
+        assert journal.settings() == ()
+        raise KeyboardInterrupt
+
+    made.pools.before_set = killed
+    with pytest.raises(KeyboardInterrupt):
+        made.move()
+    assert held == [GROWN]
+    assert made.pools.persistent == 4
+
+
+def test_once_stopped_no_pool_is_named_in_the_journal(
+    bench: Callable[[HugeTlb, int], Bench],
+) -> None:
+    """Nothing is asked for any more, so there is nothing to write down."""
+    made = bench(HugeTlb.RESERVE, 0)
+    made.stop.set()
+    path = made.folder / "state/journal.jsonl"
+    before = path.read_text()
+    made.move()
+    assert made.pools.asked == []
+    assert path.read_text() == before
+
+
+def refusing(refuses: Iterable[bool]) -> Callable[[], None]:
+    """Return what refuses to set a pool at these tries, and at all that come after them."""
+    tries = iter(refuses)
+
+    def refuse() -> None:
+        if next(tries, True):
+            msg = "somebody has taken the right away"
+            raise RightsError(msg)
+
+    return refuse
+
+
+def test_what_could_not_be_given_back_is_given_back_after_the_next_move(
+    bench: Callable[[HugeTlb, int], Bench],
+) -> None:
+    """Two growths of one pool are one in the journal, and all of it goes."""
+    made = bench(HugeTlb.RESERVE, 0)
+    made.pools.before_set = refusing([False])
+    made.move(replace(UNPACED, chunk_bytes=HUGE))
+    assert made.pools.persistent == 5
+    (left,) = made.journal.settings()
+    assert left == Growth(HUGE, HOME, 4, {HOME: (0, 0), AWAY: (4, 0)})
+    assert "right away" in made.keeper.told().problems[GROWN]
+
+    # The try to give back what is left, two pages more, and no more.
+    made.pools.before_set = refusing([True, False, False])
+    made.move(replace(UNPACED, chunk_bytes=HUGE))
+    (both,) = made.journal.settings()
+    assert both == replace(left, wanted=4 + 3)
+    assert made.pools.persistent == 7
+
+    made.pools.before_set = lambda: None
+    made.move()
+    assert made.pools.persistent == 4
+    assert made.journal.settings() == ()
+    assert made.keeper.told().problems == {}
+
+
+def test_pages_that_do_not_go_stay_in_the_journal(bench: Callable[[HugeTlb, int], Bench]) -> None:
+    """The kernel took the number and kept the pages: that is no giving back."""
+    made = bench(HugeTlb.RESERVE, 0)
+    made.pools.keeps = True
+    made.move()
+    assert made.pools.persistent == 8
+    assert [setting.name for setting in made.journal.settings()] == [GROWN]
+    assert "4 of them cannot be taken off" in made.keeper.told().problems[GROWN]
+    made.pools.keeps = False
+    assert made.keeper.give_back() == (f"{GROWN}: 4 on node 1 taken off",)
+    assert made.pools.persistent == 4
+    assert made.journal.settings() == ()
+
+
 # Deciding
 
 
@@ -206,6 +321,80 @@ def test_a_home_takes_what_is_free_and_what_may_be_made(
         assert decision.moves == (MemoryMove(AWAY, HOME, 8 * HUGE),)
     else:
         assert decision.reason is Reason.NO_ROOM
-        assert 'add to nr_hugepages of that node, or set [migration] hugetlb = "reserve"' in (
-            decision.why
-        )
+        how = 'add to nr_hugepages of that node, or set [migration] hugetlb = "reserve"'
+        assert (how in decision.why) == (hugetlb is HugeTlb.FREE)
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a worker pinned to node 0 has on node 1, in huge pages' sizes."""
+
+    huge: int = 0
+    ordinary: int = 0
+
+
+def planned(hugetlb: HugeTlb, free_pages: int, room_pages: int, *wants: Want) -> list[Decision]:
+    """Return what is decided about several workers at once; see ``decided``."""
+    workers = []
+    for number, want in enumerate(wants):
+        sizes = {
+            (AWAY, Kind.HUGETLB, Mobility.MOVABLE, HUGE): want.huge * HUGE,
+            (AWAY, Kind.ANON, Mobility.MOVABLE, 4096): want.ordinary * HUGE,
+        }
+        residency = Residency(entries_of(sizes), seen.NOW_S)
+        workers.append(seen.worker(f"x/{number}", residency))
+    look = seen.snapshot(
+        *workers,
+        node_states=(
+            NodeState(HOME, 0, room_pages * HUGE + 5, 0, (Pool(HUGE, 20, free_pages),)),
+            NodeState(AWAY, 0, 0, 0, (Pool(HUGE, 20, 0),)),
+        ),
+    )
+    policy = Policy(
+        migration=MigrationPolicy(hugetlb=hugetlb), placement=PlacementPolicy(min_remote_bytes=1)
+    )
+    plan, _ = decide(look, policy, DecisionState())
+    return list(plan.decisions)
+
+
+@pytest.mark.parametrize(
+    ("free_pages", "room_pages", "wants", "go", "said"),
+    [
+        # Free pages go once, with either policy.
+        (12, 0, (Want(8), Want(8)), 1, "has room for 8.0 MiB in 2.0 MiB huge pages"),
+        (16, 0, (Want(8), Want(8)), 2, ""),
+        # So does the memory that pages are made of.
+        (0, 12, (Want(8), Want(8)), 1, "has room for 8.0 MiB in 2.0 MiB huge pages"),
+        (4, 8, (Want(8), Want(8)), 1, "has room for 8.0 MiB in 2.0 MiB huge pages"),
+        (4, 12, (Want(8), Want(8)), 2, ""),
+        # Which is ordinary memory too: of two workers, or of one.
+        (0, 12, (Want(8), Want(ordinary=8)), 1, "room for 8.0 MiB above its headroom"),
+        (0, 12, (Want(8, ordinary=8),), 0, "room for 8.0 MiB above its headroom"),
+        (8, 8, (Want(8, ordinary=8),), 1, ""),
+    ],
+)
+def test_room_is_promised_once_whatever_pages_are_made_of_it(
+    free_pages: int, room_pages: int, wants: tuple[Want, ...], go: int, said: str
+) -> None:
+    """Who comes too late is refused, and told what is left for it."""
+    found = planned(HugeTlb.RESERVE, free_pages, room_pages, *wants)
+    assert sum(bool(one.moves) for one in found) == go
+    for one in found:
+        if not one.moves:
+            assert one.reason is Reason.NO_ROOM
+            assert said in one.why
+
+
+def test_free_pages_are_promised_once() -> None:
+    """The second is told what is left, and how to have more."""
+    found = planned(HugeTlb.FREE, 12, 100, Want(8), Want(8))
+    assert [bool(one.moves) for one in found] == [True, False]
+    assert "8.0 MiB free in its pool of 2.0 MiB huge pages" in found[1].why
+
+
+def test_who_has_reserve_is_not_told_to_set_it() -> None:
+    """What it lacks is memory, for free pages and for those that would be made."""
+    why = decided(HugeTlb.RESERVE, 0, 7).why
+    assert "add to nr_hugepages" not in why
+    assert "reserve" not in why
+    assert "14.0 MiB" in why

@@ -17,7 +17,8 @@ from tests.unit.fake_pools import AWAY, HOME, HUGE, FakePool, FakePools
 
 def areas(pages: int, node: int = AWAY) -> list[Range]:
     """Return one area of so many huge pages on a node."""
-    return [Range(BASE, BASE + pages * HUGE, HUGE, {node: pages * HUGE}, may_be_thp=False)]
+    remote = {node: pages * HUGE}
+    return [Range(BASE, BASE + pages * HUGE, HUGE, remote, may_be_thp=False, hugetlb=True)]
 
 
 def grown(pools: FakePools, pages: int) -> Growth:

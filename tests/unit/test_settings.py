@@ -269,6 +269,25 @@ def test_what_cannot_be_given_back_stays_in_the_journal(
     assert machine.keeper.give_back() == ("kernel.numa_balancing is 1 again",)
 
 
+def test_what_is_given_back_stays_in_the_journal_until_that_is_written(machine: Machine) -> None:
+    """Else the next run would find it on the disk, and undo what somebody has set since."""
+    machine.off()
+    path = machine.folder / "state/journal.jsonl"
+    kept = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    assert machine.keeper.give_back() == ()
+    assert machine.value() == 1
+    assert machine.journal.setting(AUTONUMA) == Change(AUTONUMA, before=1, ours=0)
+    path.rmdir()
+    path.write_bytes(kept)
+    assert machine.keeper.give_back() == ("kernel.numa_balancing is 1 already",)
+    assert machine.journal.settings() == ()
+    assert machine.keeper.told().problems == {}
+    machine.kill()
+    assert machine.start().settings() == ()
+
+
 def test_a_kernel_without_autonuma_is_no_failure(machine: Machine) -> None:
     """There is nothing to switch off."""
     (machine.folder / BALANCING).unlink()

@@ -122,6 +122,34 @@ def test_restore_gives_it_back_until_resume(runs: Runs, acting: Actuator) -> Non
     assert runs.value() == 0
 
 
+def test_a_reload_while_paused_switches_nothing_off(runs: Runs, acting: Actuator) -> None:
+    """Neither after a restore, nor by a policy that wants it only now: resume does it."""
+    acting.pause()
+    acting.restore_settings()
+    acting.use(runs.policy())
+    assert runs.value() == 1
+    acting.resume()
+    assert runs.value() == 0
+    acting.use(runs.policy(autonuma=AutoNuma.LEAVE))
+    acting.pause()
+    acting.use(runs.policy())
+    assert runs.value() == 1
+    acting.resume()
+    assert runs.value() == 0
+
+
+def test_a_reload_while_paused_still_gives_back(runs: Runs, acting: Actuator) -> None:
+    """A policy that wants it left alone, or another mode: both only undo."""
+    acting.pause()
+    acting.use(runs.policy())
+    assert runs.value() == 0
+    acting.use(runs.policy(autonuma=AutoNuma.LEAVE))
+    assert runs.value() == 1
+    acting.use(runs.policy(Mode.OBSERVE))
+    acting.resume()
+    assert runs.value() == 1
+
+
 @pytest.mark.parametrize(
     ("mode", "autonuma", "value"),
     [
