@@ -8,6 +8,7 @@ from typing import Protocol
 
 from numad_py.act import affinity
 from numad_py.act.journal import NAME, read
+from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import Decision
@@ -122,14 +123,15 @@ class DryActuator:
         """Have nothing to end."""
 
 
-def read_first_masks(folder: Path, procfs: ProcFs) -> FirstMasks:
+def read_first_masks(folder: Path, procfs: ProcFs, cgroups: CgroupFs) -> FirstMasks:
     """Return what a journal that another process keeps knows; nothing where it cannot be read."""
     try:
         entries = read(folder / NAME, procfs.boot_id() or "unknown")
     except OSError:
         entries = {}
+    granted = affinity.granted_by(procfs, cgroups)
 
     def first_masks(worker: WorkerId, threads: tuple[Thread, ...]) -> Mapping[int, frozenset[int]]:
-        return affinity.first_masks(worker, entries.get(worker), threads)
+        return affinity.first_masks(worker, entries.get(worker), threads, granted)
 
     return first_masks

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from numad_py.act.identity import alive
 from numad_py.act.journal import Entry, Journal, ThreadMasks
 from numad_py.errors import NumadError, RightsError, Vanished
+from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.plan import Decision
@@ -21,6 +23,23 @@ _PASSES = 20
 """Passes over the threads at most: a worker that never stops creating threads is not waited for;
 new threads inherit their creator's mask, so only those created by unbound ones are missed."""
 _CLEAN_PASSES = 2
+
+Granted = Callable[[WorkerId], frozenset[int] | None]
+"""Returns the CPUs that a worker's cpuset grants it now; None where that is not known."""
+
+
+def granted_by(procfs: ProcFs, cgroups: CgroupFs) -> Granted:
+    """Return what tells that, by the cgroup that a worker is in."""
+
+    def granted(worker: WorkerId) -> frozenset[int] | None:
+        cgroup = procfs.cgroup(worker.pid)
+        return cgroups.cpuset_cpus(cgroup) if cgroup is not None else None
+
+    return granted
+
+
+def _not_known(_worker: WorkerId) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,8 @@ def bind(
     procfs: ProcFs,
     syscalls: Syscalls,
     journal: Journal,
+    *,
+    granted: Granted = _not_known,
 ) -> Bound:
     """Bring every thread to these CPUs, until two passes find nothing to do.
 
@@ -58,8 +79,9 @@ def bind(
             threads = procfs.threads(decision.worker.pid)
             # Before any mask is ours all are the user's, those that need no change as well: later
             # they could not be told from threads that have inherited ours.
-            as_they_are = {} if journal.entry(decision.worker) else _inside(threads, cpus)
-            before = first_masks(decision.worker, journal.entry(decision.worker), threads)
+            entry = journal.entry(decision.worker)
+            as_they_are = {} if entry else _inside(threads, cpus)
+            before = first_masks(decision.worker, entry, threads, granted)
             left |= {t.tid for t in threads if t.affinity and not _users(t, before) & cpus}
             wanted = _wanted([t for t in threads if t.tid not in left], cpus, before)
             if not wanted:
@@ -127,25 +149,45 @@ def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> frozenset[int]:
 
 
 def first_masks(
-    worker: WorkerId, entry: Entry | None, threads: Sequence[Thread]
+    worker: WorkerId,
+    entry: Entry | None,
+    threads: Sequence[Thread],
+    granted: Granted = _not_known,
 ) -> dict[int, frozenset[int]]:
     """Return the masks that threads had before numad-py narrowed them, by thread id.
 
     Only of threads whose mask is one that numad-py has set: another one is its user's, set since. A
-    thread born since has inherited such a mask from its creator.
+    thread born since has inherited such a mask from its creator. What a cpuset that was narrowed
+    since has left of our mask is ours as well (``set_cpus_allowed_ptr`` with ``user_cpus_ptr``,
+    kernel/sched/core.c, Linux 6.2); before that kernel such threads get the whole of the cpuset,
+    which pins them to nothing else.
     """
     if entry is None or entry.worker != worker:
         return {}
-    return {
-        t.tid: known.before
-        if (known := entry.threads.get(t.tid)) and known.start_ticks == t.start_ticks
-        else entry.inherited(t.affinity)
-        for t in threads
-        if t.affinity is not None and t.affinity in entry.set_masks
-    }
+    # Once for all: a user may have pinned each of thousands to a CPU of its own.
+    granted = functools.cache(granted)
+    found: dict[int, frozenset[int]] = {}
+    for t in threads:
+        if t.affinity is not None and (ours := _ours(t.affinity, entry, granted)) is not None:
+            known = entry.threads.get(t.tid)
+            same = known is not None and known.start_ticks == t.start_ticks
+            found[t.tid] = known.before if known and same else entry.inherited(ours)
+    return found
 
 
-def restore(entry: Entry, procfs: ProcFs, syscalls: Syscalls) -> Bound:
+def _ours(mask: frozenset[int], entry: Entry, granted: Granted) -> frozenset[int] | None:
+    """Return the mask that numad-py has set where this is it, or what a cpuset left of it."""
+    if mask in entry.set_masks:
+        return mask
+    wider = [ours for ours in entry.set_masks if mask < ours]
+    if not wider or (cpuset := granted(entry.worker)) is None:
+        return None
+    return next((ours for ours in sorted(wider, key=sorted) if ours & cpuset == mask), None)
+
+
+def restore(
+    entry: Entry, procfs: ProcFs, syscalls: Syscalls, granted: Granted = _not_known
+) -> Bound:
     """Give a worker's threads their first masks back; return how many got them and could not.
 
     A thread whose mask is no longer what numad-py set was changed by its user since, and is left.
@@ -158,7 +200,9 @@ def restore(entry: Entry, procfs: ProcFs, syscalls: Syscalls) -> Bound:
     try:
         with alive(entry.worker, procfs, syscalls) as handle:
             for _ in range(_PASSES):
-                todo = _to_give_back(entry, procfs.threads(entry.worker.pid), given_back | refused)
+                threads = procfs.threads(entry.worker.pid)
+                before = first_masks(entry.worker, entry, threads, granted)
+                todo = _to_give_back(before, threads, given_back | refused)
                 for tid, mask in todo.items():
                     handle.check()
                     stands = _set(tid, mask, syscalls)
@@ -171,9 +215,8 @@ def restore(entry: Entry, procfs: ProcFs, syscalls: Syscalls) -> Bound:
 
 
 def _to_give_back(
-    entry: Entry, threads: Sequence[Thread], seen_to: set[int]
+    before: Mapping[int, frozenset[int]], threads: Sequence[Thread], seen_to: set[int]
 ) -> dict[int, frozenset[int]]:
-    before = first_masks(entry.worker, entry, threads)
     return {
         t.tid: before[t.tid]
         for t in threads
@@ -181,7 +224,9 @@ def _to_give_back(
     }
 
 
-def restore_all(journal: Journal, procfs: ProcFs, syscalls: Syscalls) -> int:
+def restore_all(
+    journal: Journal, procfs: ProcFs, syscalls: Syscalls, granted: Granted = _not_known
+) -> int:
     """Restore every worker of the journal; return how many workers got masks back.
 
     A worker that could not be given all its masks stays in the journal, and it is said why; the
@@ -191,7 +236,7 @@ def restore_all(journal: Journal, procfs: ProcFs, syscalls: Syscalls) -> int:
     undone: list[WorkerId] = []
     for entry in journal.entries():
         try:
-            bound = restore(entry, procfs, syscalls)
+            bound = restore(entry, procfs, syscalls, granted)
         except NumadError as error:
             log.error(  # noqa: TRY400 - the message says it all
                 "affinity not given back", worker=entry.label, error=str(error)

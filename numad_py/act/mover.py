@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 from numad_py.act.brakes import Brakes, Look
 from numad_py.act.huge import HugePages
 from numad_py.act.identity import Alive, alive
+from numad_py.act.lookout import Lookout, PlacedByUser
 from numad_py.act.measure import measure
 from numad_py.act.pace import Pace
-from numad_py.act.ranges import ranges_on, soonest_first
+from numad_py.act.ranges import look, soonest_first
 from numad_py.act.refusals import Refusals
 from numad_py.act.tally import Tally
 from numad_py.act.users import strangers
 from numad_py.act.walk import Walk
 from numad_py.errors import Vanished
 from numad_py.kernel import clock, numa_maps
+from numad_py.kernel.held import HeldMemory
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.outcome import End
 from numad_py.model.plan import Decision
-from numad_py.model.residency import BASE_PAGE_BYTES, Mobility
+from numad_py.model.residency import Mobility
+from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import Method, MigrationPolicy
 
 TRIFLE_BYTES = 1 << 20
@@ -34,6 +37,13 @@ def _nothing_stalled() -> dict[str, float]:
     return {}
 
 
+def require_same(worker: WorkerId, memory: HeldMemory | None) -> None:
+    """Raise Vanished where a worker has another memory by now than the one that was held."""
+    if memory is not None and not memory.there():
+        msg = f"process {worker.pid} ended, or has become another program"
+        raise Vanished(msg)
+
+
 @dataclass(frozen=True)
 class Mover:
     """Carries out the moves of one decision at a time."""
@@ -41,7 +51,8 @@ class Mover:
     procfs: ProcFs
     syscalls: Syscalls
     room: Callable[[int, int], int]
-    """Bytes that a node can still take, in pages of a size, read anew at each call."""
+    """Bytes that a node can still take, in huge pages of a size; 0: in ordinary ones. Read anew at
+    each call."""
     stop: threading.Event
     refusals: Refusals = field(default_factory=Refusals)
     huge: HugePages | None = None
@@ -53,6 +64,7 @@ class Mover:
         policy: MigrationPolicy,
         tally: Tally,
         stalled: Look = _nothing_stalled,
+        memory: HeldMemory | None = None,
     ) -> None:
         """Move, and leave in the tally what became of it; never raises for the worker's sake.
 
@@ -61,9 +73,12 @@ class Mover:
             policy: how fast.
             tally: to be filled.
             stalled: how long tasks have waited, of this machine and of the worker's cgroup.
+            memory: what was decided about; None: what the worker has now.
         """
         try:
             with alive(decision.worker, self.procfs, self.syscalls, with_memory=True) as handle:
+                # Once it is held here: so it is the same until the end of the move.
+                require_same(decision.worker, memory)
                 resident = decision.finding.movable_bytes + decision.finding.immovable_bytes
                 small = resident <= policy.migrate_pages_limit_bytes
                 # migrate_pages knows no shares: all of a node goes to one.
@@ -83,6 +98,8 @@ class Mover:
                     handle.check()
         except (Vanished, ProcessLookupError):
             tally.end = End.GONE
+        except PlacedByUser as said:
+            tally.end, tally.error = End.STOPPED, str(said)
         refused_bytes = sum(tally.refused_bytes.values())
         trifle_bytes = min(TRIFLE_BYTES, TRIFLE_SHARE * decision.move_bytes)
         if tally.end is End.DONE and refused_bytes and refused_bytes >= trifle_bytes:
@@ -104,10 +121,13 @@ class Mover:
         sources = frozenset(move.source for move in decision.moves)
         others = strangers(decision.carried, self.procfs) if decision.carried else {}
         users = {s.id: len(s.users) for s in decision.carried if s.id not in others}
-        found = ranges_on(
-            decision.worker.pid, sources, self.procfs, users, leave_files=decision.leave_files
+        pid, files = decision.worker.pid, decision.leave_files
+        lookout = Lookout(
+            decision.worker,
+            lambda: look(pid, sources, self.procfs, users, leave_files=files),
+            lambda: {t.tid: t.affinity for t in self.procfs.threads(pid) if t.affinity},
         )
-        ranges = soonest_first(found)
+        ranges = soonest_first(lookout.begin())
         walk = Walk(
             decision,
             self.syscalls,
@@ -118,6 +138,7 @@ class Mover:
             self.room,
             self.refusals,
             self.stop,
+            lookout,
         )
         try:
             if self.huge is None:
@@ -148,7 +169,7 @@ class Mover:
             if self.stop.is_set():
                 tally.end = End.STOPPED
                 break
-            if self.room(move.target, BASE_PAGE_BYTES) < move.move_bytes:
+            if self.room(move.target, 0) < move.move_bytes:
                 tally.end = End.NO_ROOM
                 break
             before = self._movable_on(pid, move.source)

@@ -15,6 +15,11 @@ LEAST_BYTES = 1 << 20
 GROWTH = 2
 """A chunk is at most so much larger than the one before it."""
 _LATEST_WEIGHT = 0.5
+_MOST_CALL_SHARE = 0.5
+"""Of ``longest_chunk`` for the call itself: where it takes longer, the bytes get the rest of it all
+the same, since smaller chunks would mean more calls."""
+_LEAST_BYTES_SHARE = 0.1
+"""Of a chunk's time so much at least is taken to be its bytes': times vary."""
 
 
 @dataclass
@@ -24,6 +29,9 @@ class Pace:
     A chunk is made so large that it takes about ``longest_chunk``: that bounds how long the worker
     waits for a page that is on its way, and how long a stop takes. It shrinks at once when a chunk
     took longer, and grows by half a step at a time when it took less.
+
+    A chunk's time is that of a call, whatever is moved by it, and that of its bytes. Chunks of less
+    than ``LEAST_BYTES``, which stacks and small heaps make and come first, tell the former.
     """
 
     policy: MigrationPolicy
@@ -34,6 +42,8 @@ class Pace:
     chunks: int = 0
     _chunk_bytes: int = field(default=FIRST_BYTES)
     _s_per_byte: float | None = None
+    _call_s: float | None = None
+    """The least that a call has taken; None until a small one was seen."""
 
     def chunk_bytes(self, unit: int) -> int:
         """Return how large the next chunk is, in whole units (pages, or huge pages)."""
@@ -51,18 +61,26 @@ class Pace:
         self.chunks += 1
         self.longest_s = max(self.longest_s, took_s)
         if moved_bytes:
-            self._learn(took_s / moved_bytes)
+            self._learn(moved_bytes, took_s)
         pause_s = took_s / (self.policy.duty * duty_share) - took_s
         if self.policy.rate_bytes_per_s is not None:
             pause_s = max(pause_s, moved_bytes / self.policy.rate_bytes_per_s - took_s)
         if pause_s > 0:
             self.rest(pause_s)
 
-    def _learn(self, s_per_byte: float) -> None:
+    def _learn(self, moved_bytes: int, took_s: float) -> None:
+        if moved_bytes < LEAST_BYTES or self._call_s is not None:
+            self._call_s = took_s if self._call_s is None else min(self._call_s, took_s)
+        if moved_bytes < LEAST_BYTES:
+            return
+        call_s = self._call_s or 0.0
+        s_per_byte = max(took_s - call_s, _LEAST_BYTES_SHARE * took_s) / moved_bytes
         before = self._s_per_byte
         if before is None or s_per_byte >= before:
             self._s_per_byte = s_per_byte
         else:
             self._s_per_byte = before + _LATEST_WEIGHT * (s_per_byte - before)
-        wanted = int(self.policy.longest_chunk_s / max(self._s_per_byte, 1e-12))
+        longest_s = self.policy.longest_chunk_s
+        wanted_s = longest_s - min(call_s, _MOST_CALL_SHARE * longest_s)
+        wanted = int(wanted_s / max(self._s_per_byte, 1e-12))
         self._chunk_bytes = max(LEAST_BYTES, min(wanted, GROWTH * self._chunk_bytes))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from numad_py.act.pages import THP_BASE_BYTES
 from numad_py.kernel import numa_maps
 from numad_py.kernel.maps import MappedArea, parse_maps
 from numad_py.kernel.numa_maps import Vma
 from numad_py.kernel.procfs import ProcFs
-from numad_py.model.residency import BASE_PAGE_BYTES, Kind, Mobility, SegmentId
+from numad_py.model.residency import Kind, Mobility, SegmentId
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,19 @@ class Range:
     remote: Mapping[int, int]
     """Resident bytes by source node, as numa_maps had them."""
     may_be_thp: bool
+    """Whether it may have transparent huge pages of THP_BYTES."""
+    hugetlb: bool = False
+    """Whether its pages are of a pool of huge pages: their size does not tell, since ordinary ones
+    may have 64 KiB."""
     shared: bool = False
     """Whether it is moved for others who map it too."""
+    sure: bool = True
+    """Of a part of an area: whether what is remote lies in it, not in the other part."""
+
+    @property
+    def huge_bytes(self) -> int:
+        """Size of its huge pages; 0: they are ordinary ones."""
+        return self.page_bytes if self.hugetlb else 0
 
     @property
     def remote_bytes(self) -> int:
@@ -33,20 +45,37 @@ class Range:
     @property
     def whole_on(self) -> int | None:
         """The source on which every page of it lies; None where some are elsewhere, or absent."""
-        if len(self.remote) != 1 or self.remote_bytes != self.end - self.start:
+        if not self.sure or len(self.remote) != 1 or self.remote_bytes != self.end - self.start:
             return None
         return next(iter(self.remote))
 
+    def part(self, start: int, end: int, *, sure: bool) -> Range:
+        """Return a part of it, which cannot have more remote than it is large."""
+        if (start, end) == (self.start, self.end):
+            return self
+        remote = {node: min(size, end - start) for node, size in self.remote.items()}
+        return replace(self, start=start, end=end, remote=remote, sure=sure)
 
-def ranges_on(
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at a worker's areas."""
+
+    ranges: tuple[Range, ...]
+    """The movable ones with pages on the sources, by address."""
+    bound: tuple[tuple[int, int, str], ...]
+    """Start, end and policy of those that its user has bound (mbind, set_mempolicy, numactl)."""
+
+
+def look(
     pid: int,
     sources: frozenset[int],
     procfs: ProcFs,
     users: Mapping[SegmentId, int] | None = None,
     *,
     leave_files: bool = False,
-) -> Iterator[Range]:
-    """Return the movable areas with pages on these nodes, by address.
+) -> Seen:
+    """Return a worker's areas as they are now.
 
     Args:
         pid: of the worker.
@@ -62,13 +91,30 @@ def ranges_on(
     """
     vmas, _ = numa_maps.parse(procfs.numa_maps(pid))
     areas = {area.start: area for area in parse_maps(procfs.maps(pid))}
+    bound = (
+        (vma.start, areas[vma.start].end, vma.policy)
+        for vma in vmas
+        if vma.policy not in numa_maps.DEFAULT_POLICIES and vma.start in areas
+    )
+    found = _movable(vmas, areas, sources, users or {}, leave_files=leave_files)
+    return Seen(tuple(found), tuple(bound))
+
+
+def _movable(
+    vmas: Iterable[Vma],
+    areas: Mapping[int, MappedArea],
+    sources: frozenset[int],
+    users: Mapping[SegmentId, int],
+    *,
+    leave_files: bool,
+) -> Iterator[Range]:
     for vma in vmas:
         remote = {n: pages * vma.page_bytes for n, pages in vma.pages.items() if n in sources}
         area = areas.get(vma.start)
         # Areas that appeared or went between the two reads have no counterpart: next time.
         if not remote or area is None:
             continue
-        shared = vma.mobility is Mobility.SHARED and _known(vma, area, users or {})
+        shared = vma.mobility is Mobility.SHARED and _known(vma, area, users)
         own = vma.mobility is Mobility.MOVABLE and not (leave_files and vma.kind is Kind.FILE)
         if not (shared or own):
             continue
@@ -77,7 +123,8 @@ def ranges_on(
             end=area.end,
             page_bytes=vma.page_bytes,
             remote=remote,
-            may_be_thp=vma.page_bytes == BASE_PAGE_BYTES and vma.kind in {Kind.ANON, Kind.SHMEM},
+            may_be_thp=vma.page_bytes == THP_BASE_BYTES and vma.kind in {Kind.ANON, Kind.SHMEM},
+            hugetlb=vma.huge,
             shared=shared,
         )
 

@@ -13,13 +13,14 @@ from numad_py.act import affinity
 from numad_py.act.huge import HugePages
 from numad_py.act.journal import Journal
 from numad_py.act.measure import measure
-from numad_py.act.mover import Mover
+from numad_py.act.mover import Mover, require_same
 from numad_py.act.refusals import Refusals
 from numad_py.act.settings import Keeper
 from numad_py.act.tally import Tally
 from numad_py.errors import NumadError, Vanished
 from numad_py.kernel import clock
 from numad_py.kernel.cgroupfs import CgroupFs
+from numad_py.kernel.held import HeldMemory
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.settings import Settings
 from numad_py.kernel.syscalls import Syscalls
@@ -34,7 +35,10 @@ log = structlog.get_logger(__name__)
 
 
 LATELY_S = 60.0
-"""A decision that has waited longer for its turn is made anew: its worker may be another by now."""
+"""A decision that has waited longer for its turn is made anew: its figures are old by then."""
+MOST_HELD = 256
+"""So many that wait hold their worker's memory, each by a descriptor, of which a service may have
+1,024 (LimitNOFILE)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class _Queued:
     """Of the policy and the pauses by which it was made."""
     at_s: float
     """When it was submitted, by the monotonic clock."""
+    memory: HeldMemory | None
+    """What its worker had then: by exec it becomes another program, with its pid and start time.
+    None where it cannot be held."""
 
 
 class RealActuator:
@@ -65,6 +72,7 @@ class RealActuator:
         self._policy = policy
         self._procfs = procfs
         self._cgroups = cgroups
+        self._granted = affinity.granted_by(procfs, cgroups)
         self._syscalls = syscalls
         self._journal = journal
         self._on_outcome = on_outcome
@@ -81,7 +89,7 @@ class RealActuator:
         self._refusals = Refusals()
         settings = Settings(procfs.root, sysfs.root)
         self.keeper = Keeper(settings, journal)
-        self._huge = HugePages(sysfs, settings, journal, self.keeper, policy, self._halt)
+        self._huge = HugePages(sysfs, settings, self.keeper, policy, self._halt)
         self._mover = Mover(
             procfs, syscalls, self._huge.room, self._halt, self._refusals, self._huge
         )
@@ -91,7 +99,17 @@ class RealActuator:
     def submit(self, decision: Decision) -> None:
         """Queue a decision."""
         self._pending += 1
-        self._queue.put(_Queued(decision, self._generation, clock.monotonic_s()))
+        memory = self._memory_of(decision.worker)
+        self._queue.put(_Queued(decision, self._generation, clock.monotonic_s(), memory))
+
+    def _memory_of(self, worker: WorkerId) -> HeldMemory | None:
+        if self._pending > MOST_HELD:
+            return None
+        try:
+            return HeldMemory(self._procfs.root, worker.pid)
+        except NumadError:
+            # It has ended, or there is no right to: whoever carries it out finds the same.
+            return None
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """Return what has ended."""
@@ -151,7 +169,8 @@ class RealActuator:
         self, worker: WorkerId, threads: tuple[Thread, ...]
     ) -> Mapping[int, frozenset[int]]:
         """Return what the journal knows of the threads that have a mask of ours."""
-        return affinity.first_masks(worker, self._journal.entry(worker), threads)
+        entry = self._journal.entry(worker)
+        return affinity.first_masks(worker, entry, threads, self._granted)
 
     def use(self, policy: Policy) -> None:
         """Go on by another policy; what the earlier one decided ends as stopped."""
@@ -172,7 +191,7 @@ class RealActuator:
     def restore_all(self) -> int:
         """Give every mask back."""
         with self._lock:
-            return affinity.restore_all(self._journal, self._procfs, self._syscalls)
+            return affinity.restore_all(self._journal, self._procfs, self._syscalls, self._granted)
 
     def restore_settings(self) -> tuple[str, ...]:
         """Give kernel settings back; return what was done, in words."""
@@ -191,7 +210,10 @@ class RealActuator:
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
-            self._ended.put(self._taken(item))
+            outcome = self._taken(item)
+            if item.memory is not None:
+                item.memory.close()
+            self._ended.put(outcome)
             self._on_outcome()
 
     def _taken(self, item: _Queued) -> Outcome:
@@ -203,9 +225,9 @@ class RealActuator:
             self._halt.set()
         if late:
             return Outcome(item.decision, End.STOPPED, clock.boottime_s(), 0.0)
-        return self._carry_out(item.decision)
+        return self._carry_out(item.decision, item.memory)
 
-    def _carry_out(self, decision: Decision) -> Outcome:
+    def _carry_out(self, decision: Decision, memory: HeldMemory | None) -> Outcome:
         """Bind, move, measure; whatever goes wrong becomes part of the outcome."""
         started_at_s, began_s = clock.boottime_s(), clock.monotonic_s()
         tally = Tally()
@@ -213,11 +235,12 @@ class RealActuator:
         after = None
         self._current = (decision.worker, tally)
         try:
+            require_same(decision.worker, memory)
             given_back = self._give_back(decision, tally)
             bound = self._bind(decision, tally)
             self._require_home(decision, bound)
             if tally.end is End.DONE and decision.moves:
-                self._move(decision, tally)
+                self._move(decision, tally, memory)
             if decision.moves and tally.end is not End.GONE and not self._halt.is_set():
                 after = measure(decision.worker.pid, self._procfs)
         except Vanished:
@@ -248,7 +271,7 @@ class RealActuator:
             error=tally.error,
         )
 
-    def _move(self, decision: Decision, tally: Tally) -> None:
+    def _move(self, decision: Decision, tally: Tally, memory: HeldMemory | None) -> None:
         cgroup = self._procfs.cgroup(decision.worker.pid)
 
         def stalled() -> dict[str, float]:
@@ -256,7 +279,7 @@ class RealActuator:
             own_s = self._cgroups.memory_stalled_s(cgroup) if cgroup is not None else None
             return found if own_s is None else {**found, "cgroup": own_s}
 
-        self._mover.move(decision, self._policy.migration, tally, stalled)
+        self._mover.move(decision, self._policy.migration, tally, stalled, memory)
 
     def _require_home(self, decision: Decision, bound: affinity.Bound) -> None:
         """See to it that memory goes where a thread is: all masks may be new since the decision.
@@ -285,7 +308,7 @@ class RealActuator:
             entry = self._journal.entry(decision.worker)
             if tally.end is not End.DONE or entry is None:
                 return affinity.Bound()
-            given_back = affinity.restore(entry, self._procfs, self._syscalls)
+            given_back = affinity.restore(entry, self._procfs, self._syscalls, self._granted)
         if not given_back.left:
             self._forget([decision.worker])
         return given_back
@@ -298,5 +321,10 @@ class RealActuator:
             if tally.end is not End.DONE or decision.bind_cpus is None:
                 return affinity.Bound()
             return affinity.bind(
-                decision, decision.bind_cpus, self._procfs, self._syscalls, self._journal
+                decision,
+                decision.bind_cpus,
+                self._procfs,
+                self._syscalls,
+                self._journal,
+                granted=self._granted,
             )

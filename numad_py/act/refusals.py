@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+from numad_py.act.spans import Span, gaps, merged
 from numad_py.model.snapshot import WorkerId
 
 MOST_RANGES = 4096
 """Of one worker; where more refuse, those behind are tried again each time."""
-
-Span = tuple[int, int]
-"""Start and end address."""
 
 
 class Refusals:
@@ -26,30 +23,14 @@ class Refusals:
         self._spans: dict[WorkerId, list[Span]] = {}
 
     def open_parts(self, worker: WorkerId, start: int, end: int) -> Iterator[Span]:
-        """Yield what of a range is not known to refuse, in order."""
-        spans = self._spans.get(worker, [])
-        at = max(0, bisect_right(spans, (start, start)) - 1)
-        for low, high in spans[at:]:
-            if low >= end:
-                break
-            if high <= start:
-                continue
-            if start < low:
-                yield start, low
-            start = max(start, high)
-        if start < end:
-            yield start, end
+        """Return what of a range is not known to refuse, in order."""
+        return gaps(self._spans.get(worker, []), start, end)
 
     def add(self, worker: WorkerId, found: Iterable[Span]) -> None:
         """Remember more of them; those that touch become one."""
-        merged: list[Span] = []
-        for start, end in sorted([*self._spans.get(worker, []), *found]):
-            if merged and start <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((start, end))
-        if merged:
-            self._spans[worker] = merged[:MOST_RANGES]
+        spans = merged([*self._spans.get(worker, []), *found])
+        if spans:
+            self._spans[worker] = spans[:MOST_RANGES]
 
     def forget(self, worker: WorkerId) -> None:
         """Drop what is known of a worker: it ended, or all is to be tried again."""

@@ -11,19 +11,27 @@ from dataclasses import dataclass, field
 from numad_py.act.brakes import Brakes
 from numad_py.act.handing import Hands, page_status
 from numad_py.act.identity import Alive
+from numad_py.act.lookout import Lookout, open_ranges
 from numad_py.act.pace import Pace
-from numad_py.act.pages import THP_BYTES, Pages
-from numad_py.act.ranges import Range
+from numad_py.act.pages import THP_BYTES, Pages, addresses_of
+from numad_py.act.ranges import Range, soonest_first
 from numad_py.act.refusals import Refusals
+from numad_py.act.spans import Span, merged, touches
 from numad_py.act.tally import Tally
 from numad_py.kernel import clock
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.outcome import End, PageStatus
 from numad_py.model.plan import Decision
-from numad_py.model.residency import BASE_PAGE_BYTES
 
 BARREN_CHUNKS = 3
 """After so many in a row in which pages refused and none moved, the rest of an area is left."""
+SAMPLED = 32
+"""Of a chunk that was wholly on one node by the last look so many pages are asked for: where more
+than a tenth have come home by themselves since, one of these has in 29 cases of 30."""
+SPARSE = 256
+"""Where so many times as much is looked through as is there, it is looked through faster."""
+ASKED_BYTES = 64 << 20
+"""Then so much at once: 16,384 pages, 2 ms."""
 
 
 @dataclass
@@ -35,6 +43,18 @@ class _Area:
     """Bytes by source that were seen there and have not been met yet."""
     barren: int = 0
     """Chunks in a row in which pages refused and none moved."""
+    refused: bool = False
+    """Whether any page of it has."""
+    most_bytes: int = 0
+    """That may be moved in the next chunk."""
+    dense_until: int = 0
+    """Up to there more is remote than a chunk may have, as was seen when much was asked for."""
+
+    def is_sparse(self, start: int, end: int) -> bool:
+        """Say whether next to nothing is to be met in what is left of a part."""
+        if self.found.hugetlb or start < self.dense_until:
+            return False
+        return SPARSE * sum(self.left.values()) < end - start
 
     @property
     def unit(self) -> int:
@@ -53,46 +73,80 @@ class Walk:
     pace: Pace
     brakes: Brakes
     room: Callable[[int, int], int]
-    """Bytes that a node can still take, in pages of a size."""
+    """Bytes that a node can still take, in huge pages of a size; 0: in ordinary ones."""
     refusals: Refusals
     stop: threading.Event
+    lookout: Lookout
+    _left: list[Range] = field(default_factory=list)
+    """Still to be walked over, the last one first."""
+    _walked: list[Span] = field(default_factory=list)
     _budget: dict[int, list[list[int]]] = field(default_factory=dict)
     """By source node: [target, bytes left] pairs in order."""
     _full: set[tuple[int, int]] = field(default_factory=set)
-    """Targets without room, with the size of page that they have no room for."""
+    """Targets without room, with the size of huge page that they have none for; 0: ordinary."""
 
     @property
     def full(self) -> frozenset[tuple[int, int]]:
-        """Targets that had no room, with the size of page that they had none for."""
+        """Targets that had no room, with the size of huge page they had none for; 0: ordinary."""
         return frozenset(self._full)
 
     def run(self, ranges: Sequence[Range]) -> None:
         """Move these ranges, in this order."""
         for move in self.decision.moves:
             self._budget.setdefault(move.source, []).append([move.target, move.move_bytes])
-        for found in ranges:
-            self._range(found)
+        self._left = list(reversed(ranges))
+        while self._left:
+            self._range(self._left.pop())
             if self.tally.end is not End.DONE:
                 return
         if self._full:
             self.tally.end = End.NO_ROOM
 
     def _range(self, found: Range) -> None:
-        """Move one range until what was seen on the sources has been met."""
+        """Move one range until what was seen on the sources has been met, or all is seen anew."""
         area = _Area(found, dict(found.remote))
         parts = self.refusals.open_parts(self.decision.worker, found.start, found.end)
         for start, end in list(parts):
-            while start < end and any(area.left.values()) and self._takes(found.page_bytes):
+            while start < end and any(area.left.values()) and self._takes(found.huge_bytes):
                 duty_share = self._may_go_on()
-                if duty_share is None:
+                if duty_share is None or self._look_again(start, area):
                     return
+                size = area.most_bytes = self._chunk_bytes(area)
+                if area.is_sparse(start, end):
+                    size = max(size, ASKED_BYTES)
                 # Chunks end between units, so that a huge page is not cut in two.
-                stop = min(start // area.unit * area.unit + self._chunk_bytes(area), end)
-                self._chunk(start, stop, area, duty_share)
+                stop = min(start // area.unit * area.unit + size, end)
+                if not self._chunk(start, stop, area, duty_share):
+                    continue
                 if area.barren == BARREN_CHUNKS:
                     self._give_up(stop, area)
+                    self._walked.append((found.start, found.end))
                     return
                 start = stop  # noqa: PLW2901 - what is left of this part
+        self._walked.append((found.start, found.end))
+
+    def _look_again(self, at: int, area: _Area) -> bool:
+        """Take up what has become of the worker where it is time to; say whether it was.
+
+        Raises:
+            PlacedByUser: its user has placed it by hand.
+        """
+
+        def rest() -> list[Range]:
+            return [area.found.part(at, area.found.end, sure=False), *self._left]
+
+        ranges = self.lookout.again(rest)
+        if ranges is None:
+            return False
+        self._walked = merged([*self._walked, (area.found.start, at)])
+        clean = area.found.sure and not area.refused
+        fresh = open_ranges(ranges, self._walked, sure_from=at if clean else None)
+        if self.tally.moved_bytes >= self.decision.move_bytes:
+            # Who goes on making areas far from home is another decision's: this move ends.
+            known = merged((found.start, found.end) for found in rest())
+            fresh = [found for found in fresh if touches(known, found.start, found.end)]
+        self._left = list(reversed(soonest_first(fresh)))
+        return True
 
     def _chunk_bytes(self, area: _Area) -> int:
         """Return how much is to be tried at once: of hugetlb no more than some target has room for.
@@ -103,12 +157,12 @@ class Walk:
         if self.decision.give_back:
             left = sum(max(0, left) for pairs in self._budget.values() for _, left in pairs)
             size = min(size, max(area.unit, left // area.unit * area.unit))
-        page_bytes = area.found.page_bytes
-        if page_bytes <= BASE_PAGE_BYTES:
+        huge_bytes = area.found.huge_bytes
+        if not huge_bytes:
             return size
         targets = {target for pairs in self._budget.values() for target, _ in pairs}
-        most = max(self.room(target, page_bytes) for target in targets)
-        return min(size, max(page_bytes, most // page_bytes * page_bytes))
+        most = max(self.room(target, huge_bytes) for target in targets)
+        return min(size, max(huge_bytes, most // huge_bytes * huge_bytes))
 
     def _may_go_on(self) -> float | None:
         """Return the share of duty for the next chunk; None where there is none."""
@@ -124,15 +178,26 @@ class Walk:
             self.tally.end = End.PRESSURE
         return duty_share
 
-    def _chunk(self, start: int, end: int, area: _Area, duty_share: float) -> None:
-        """Ask where a chunk's pages are, move those that are remote, and rest."""
+    def _chunk(self, start: int, end: int, area: _Area, duty_share: float) -> bool:
+        """Ask where a chunk's pages are, move those that are remote, and rest.
+
+        False where it turns out to have more of them than a chunk may: smaller ones are to be made.
+        """
         began_s, moved_before = clock.monotonic_s(), self.tally.moved_bytes
         chunk = self._pages(start, end, area.found)
+        # Before any is moved: what comes to a source by this move is not taken away again.
+        found = {source: chunk.on(source) for source in self._budget}
+        wide = end - start > area.most_bytes
+        if wide and sum(remote.total_bytes for remote in found.values()) > area.most_bytes:
+            area.dense_until = end
+            self.pace.after(0, clock.monotonic_s() - began_s, duty_share)
+            return False
         refused = False
-        for source in self._budget:
-            if not self._spent(source) and (remote := chunk.on(source)):
+        for source, remote in found.items():
+            if remote and not self._spent(source):
                 area.left[source] = max(0, area.left.get(source, 0) - remote.total_bytes)
                 refused |= self._move(source, remote, area.found)
+        area.refused |= refused
         moved_bytes = self.tally.moved_bytes - moved_before
         self.pace.after(moved_bytes, clock.monotonic_s() - began_s, duty_share)
         if moved_bytes:
@@ -140,22 +205,28 @@ class Walk:
         elif refused:
             area.barren += 1
             self.refusals.add(self.decision.worker, [(start, end)])
+        return True
 
     def _pages(self, start: int, end: int, found: Range) -> Pages:
         """Return a chunk's pages and where each lies.
 
-        Where all of the range was on one node they are not asked for: that would walk over them
-        once more. A page that has come home since answers with its node, and counts as moved.
+        Where all of the range was on one node by the last look only a few are asked for, since that
+        walks over them once more. A page that has come home by itself answers a move with its node,
+        as one that was moved does (``do_pages_move``, mm/migrate.c): so all are asked for where any
+        of the few has.
         """
-        if found.whole_on is None:
-            return Pages.of_range(start, end, found.page_bytes, self._nodes_of)
-        addresses = array("Q", range(start, end, found.page_bytes))
-        return Pages(addresses, array("i", [found.whole_on]) * len(addresses), found.page_bytes)
+        addresses = addresses_of(start, end, found.page_bytes)
+        if found.whole_on is not None:
+            few = self._nodes_of(addresses[:: -(-len(addresses) // SAMPLED)])
+            if few.count(found.whole_on) == len(few):
+                there = array("i", [found.whole_on]) * len(addresses)
+                return Pages(addresses, there, found.page_bytes)
+        return Pages(addresses, self._nodes_of(addresses), found.page_bytes)
 
     def _nodes_of(self, addresses: array[int]) -> array[int]:
         return self.syscalls.move_pages_query(self.decision.worker.pid, addresses)
 
-    def _target(self, source: int, size: int, page_bytes: int) -> int | None:
+    def _target(self, source: int, size: int, huge_bytes: int) -> int | None:
         """Return where so many bytes of a node go now; None where nothing has room for them.
 
         The last target takes what exceeds its budget.
@@ -164,20 +235,20 @@ class Walk:
         while len(pairs) > 1 and pairs[0][1] <= 0:
             pairs.pop(0)
         for at, (target, _) in enumerate(pairs):
-            if (target, page_bytes) in self._full:
+            if (target, huge_bytes) in self._full:
                 continue
-            if self.room(target, page_bytes) >= size:
+            if self.room(target, huge_bytes) >= size:
                 pairs.insert(0, pairs.pop(at))
                 return target
-            self._full.add((target, page_bytes))
+            self._full.add((target, huge_bytes))
         return None
 
-    def _takes(self, page_bytes: int) -> bool:
-        """Say whether any target may still have room for pages of a size, and is to get some."""
+    def _takes(self, huge_bytes: int) -> bool:
+        """Say whether any target may still have room for such pages, and is to get some."""
         if all(map(self._spent, self._budget)):
             return False
         targets = {target for pairs in self._budget.values() for target, _ in pairs}
-        return any((target, page_bytes) not in self._full for target in targets)
+        return any((target, huge_bytes) not in self._full for target in targets)
 
     def _spent(self, source: int) -> bool:
         """Say whether all has gone back that a move had brought: what was there before stays."""
@@ -186,7 +257,7 @@ class Walk:
     def _move(self, source: int, remote: Pages, found: Range) -> bool:
         """Move what a chunk has on one node, and count it; say whether any of it refused."""
         tally, page_bytes = self.tally, remote.page_bytes
-        target = self._target(source, remote.total_bytes, page_bytes)
+        target = self._target(source, remote.total_bytes, found.huge_bytes)
         if target is None:
             tally.pages[PageStatus.NO_ROOM] += len(remote)
             return False
@@ -207,7 +278,7 @@ class Walk:
                 tally.refused_bytes[source] += pages * page_bytes
                 refused = True
         if result.no_room:
-            self._full.add((target, page_bytes))
+            self._full.add((target, found.huge_bytes))
         return refused
 
     def _give_up(self, start: int, area: _Area) -> None:

@@ -41,13 +41,14 @@ def observer_for(arguments: argparse.Namespace, policy: Policy) -> Observer:
     On the live machine the journal tells the masks that the daemon has set from the users' pins.
     """
     procfs = ProcFs(arguments.procfs)
+    cgroups = CgroupFs(f"{arguments.sysfs}/fs/cgroup")
     first_masks: FirstMasks = none_narrowed
     if is_live(arguments):
-        first_masks = read_first_masks(Path(policy.daemon.state_dir), procfs)
+        first_masks = read_first_masks(Path(policy.daemon.state_dir), procfs, cgroups)
     return Observer(
         procfs,
         SysFs(arguments.sysfs),
-        CgroupFs(f"{arguments.sysfs}/fs/cgroup"),
+        cgroups,
         policy,
         first_masks,
         nodes_of=Syscalls().nodes_of if is_own(arguments.procfs) else None,

@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from numad_py.act.affinity import restore_all
+from numad_py.act.affinity import granted_by, restore_all
 from numad_py.act.journal import NAME, Journal
 from numad_py.act.settings import Keeper
-from numad_py.cli.common import Verbs, add_config, add_json, print_json
+from numad_py.cli.common import FINDS_DAEMON, Verbs, add_config, add_json, print_json
 from numad_py.cli.control import socket_path
 from numad_py.cli.direct import policy_for_look
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel import rights
+from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.settings import Settings
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.control import NotRunning, call
 from numad_py.serve.logs import configure
+from numad_py.serve.plain import counted
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -32,7 +34,7 @@ def add_verbs(verbs: Verbs) -> None:
         "it, and the kernel its settings. A running daemon does it and pauses; without one the "
         "journal is used.",
     )
-    add_config(parser)
+    add_config(parser, FINDS_DAEMON)
     add_json(parser)
     parser.set_defaults(call=restore)
 
@@ -49,14 +51,16 @@ def restore(arguments: argparse.Namespace) -> int:
         print_json({"schema": 1, **told})
         return 0
     if by == "daemon":
-        print(
-            f"{workers} workers given back their affinity; the daemon is paused (numad-py resume)"
-        )
+        print(f"{_given_back(workers)}; the daemon is paused (numad-py resume)")
     else:
-        print(f"{workers} workers given back their affinity")
+        print(_given_back(workers))
     for text in settings:
         print(text)
     return 0
+
+
+def _given_back(workers: int) -> str:
+    return f"{counted(workers, 'worker')} given back their affinity"
 
 
 def _from_journal(config: str | None) -> tuple[int, Sequence[str]]:
@@ -80,15 +84,14 @@ def _from_journal(config: str | None) -> tuple[int, Sequence[str]]:
     try:
         if journal.entries():
             rights.require(("CAP_SYS_NICE",))
-        workers = restore_all(journal, procfs, Syscalls())
+        granted = granted_by(procfs, CgroupFs("/sys/fs/cgroup"))
+        workers = restore_all(journal, procfs, Syscalls(), granted)
         keeper = Keeper(Settings(), journal)
         settings = keeper.give_back()
         if problems := keeper.told().problems:
             raise NumadError("; ".join(problems.values()))
         if left := [entry.label for entry in journal.entries()]:
-            msg = (
-                f"{workers} workers given back their affinity, but not {', '.join(left)}; see above"
-            )
+            msg = f"{_given_back(workers)}, but not {', '.join(left)}; see above"
             raise NumadError(msg)
     finally:
         journal.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,9 @@ class Files:
         self._counted = _Counted(self)
         self._kept: dict[str, int] | None = None
         """Descriptors that stay open, by path; None: none does."""
+        self._lock = threading.Lock()
+        """Guards them: closed by one thread while another reads, a descriptor's number would go to
+        the next file that is opened, which were read in its place."""
 
     def keep_open(self) -> None:
         """Let the files that are read in each look stay open from now on.
@@ -64,14 +68,15 @@ class Files:
             return self._read(path)
         full = self._prefix + path
         try:
-            descriptor = self._kept.get(path)
-            if descriptor is None:
-                if len(self._kept) >= MOST_KEPT:
-                    return self._read(path)
-                descriptor = self._kept[path] = self._open(full)
-            text = os.pread(descriptor, _AT_ONCE, 0)
-            while len(text) >= _AT_ONCE and (more := os.pread(descriptor, _AT_ONCE, len(text))):
-                text += more
+            with self._lock:
+                descriptor = self._kept.get(path)
+                if descriptor is None:
+                    if len(self._kept) >= MOST_KEPT:
+                        return self._read(path)
+                    descriptor = self._kept[path] = self._open(full)
+                text = os.pread(descriptor, _AT_ONCE, 0)
+                while len(text) >= _AT_ONCE and (more := os.pread(descriptor, _AT_ONCE, len(text))):
+                    text += more
         except OSError as error:
             self._close(path)
             raise self._translate(error, full) from None
@@ -79,9 +84,11 @@ class Files:
 
     def _close(self, path: str) -> None:
         """Let a file stay open no longer."""
-        descriptor = self._kept.pop(path, None) if self._kept is not None else None
-        if descriptor is not None:
-            os.close(descriptor)
+        if self._kept is None:
+            return
+        with self._lock:
+            if (descriptor := self._kept.pop(path, None)) is not None:
+                os.close(descriptor)
 
     def _read(self, path: str) -> str:
         """Return a file's text.

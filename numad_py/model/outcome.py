@@ -34,7 +34,8 @@ class End(str, Enum):
     PARTIAL = "partial"
     """Some pages did not move; the page counts say why."""
     STOPPED = "stopped"
-    """Broken off between two chunks: shutdown, pause or reload."""
+    """Broken off between two chunks: shutdown, pause or reload; or its user placed it by hand
+    meanwhile, which ``error`` tells."""
     GONE = "gone"
     """The worker ended, or its pid is another process or program by now."""
     NO_ROOM = "no-room"

@@ -105,6 +105,8 @@ class FakeKernel(Syscalls):
         self.calls: list[Call] = []
         self.queried = 0
         """Addresses that were asked about."""
+        self.queries = 0
+        """Calls that asked."""
         self.strays = 0
         """Calls with the pid of a process that has ended: it may be another's by then."""
         self.migrations: list[tuple[int, int]] = []
@@ -146,6 +148,7 @@ class FakeKernel(Syscalls):
         """Return the node of each page, -ENOENT or -EFAULT."""
         self._enter(pid)
         self.queried += len(addresses)
+        self.queries += 1
         return array("i", map(self._look, addresses))
 
     def move_pages(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from numad_py.kernel.held import HeldMemory
 from numad_py.kernel.procfs import ProcFs
 from numad_py.model.outcome import End
 from numad_py.model.snapshot import WorkerId
+from tests.unit.moving import this_process
 from tests.unit.test_actuator import CHUNK, SOON_S, Bench
 
 BECOMES = """
@@ -94,5 +97,38 @@ def test_exec_ends_a_move_and_keeps_the_masks_known(
         assert bench.masks() == before
         assert bench.journal.entries() == ()
     finally:
+        bench.actuator.stop(SOON_S)
+        bench.journal.close()
+
+
+def test_what_was_decided_about_a_program_is_not_done_to_the_next(
+    tmp_path: Path, process: subprocess.Popen[bytes]
+) -> None:
+    """It became another while its decision waited for its turn: neither bound nor moved."""
+    worker = WorkerId(process.pid, ProcFs().stat(process.pid).start_ticks)
+    bench = Bench(tmp_path, worker)
+    inside, go = threading.Event(), threading.Event()
+
+    def on_call(_calls: int) -> None:
+        inside.set()
+        assert go.wait(SOON_S)
+
+    bench.kernel.on_call = on_call
+    before = bench.masks()
+    open_before = len([*Path("/proc/self/fd").iterdir()])
+    try:
+        bench.actuator.submit(replace(bench.decision(1), worker=this_process()))
+        assert inside.wait(SOON_S)
+        cpus = frozenset({min(os.sched_getaffinity(0))})
+        bench.actuator.submit(bench.decision(2, bind_cpus=cpus))
+        become(process)
+        go.set()
+        first, second = bench.outcomes(2)
+        assert (first.end, second.end) == (End.DONE, End.GONE)
+        assert (second.threads_bound, second.moved) == (0, {})
+        assert bench.masks() == before
+        assert len([*Path("/proc/self/fd").iterdir()]) == open_before
+    finally:
+        go.set()
         bench.actuator.stop(SOON_S)
         bench.journal.close()

@@ -61,6 +61,38 @@ def test_a_chunk_is_never_less_than_a_unit_or_the_least() -> None:
     assert pace.chunk_bytes(THP) == THP
 
 
+@pytest.mark.parametrize("fixed_s", [0.001, 0.004])
+def test_small_areas_do_not_make_the_chunks_of_large_ones_small(fixed_s: float) -> None:
+    """A call has a price of its own: a stack of two pages says nothing of what a byte costs."""
+    pace = Pace(FREE, Rests())
+    for _ in range(20):
+        pace.after(2 * PAGE, fixed_s + 2 * PAGE / (1000 * MIB))
+    assert pace.chunk_bytes(PAGE) == FIRST_BYTES
+
+
+def test_the_price_of_a_call_is_not_taken_for_that_of_its_bytes() -> None:
+    """Where a call alone takes half of what a chunk may, smaller chunks cost more, not less."""
+    fixed_s, s_per_byte = FREE.longest_chunk_s / 2, 1 / (400 * MIB)
+    pace = Pace(FREE, Rests())
+    pace.after(2 * PAGE, fixed_s)
+    for _ in range(12):
+        size = pace.chunk_bytes(PAGE)
+        pace.after(size, fixed_s + size * s_per_byte)
+    assert size == pytest.approx(FREE.longest_chunk_s / 2 / s_per_byte, rel=0.1)
+    assert pace.longest_s <= 1.1 * FREE.longest_chunk_s
+
+
+def test_a_call_that_takes_longer_than_a_chunk_may_ends_in_chunks_of_some_size() -> None:
+    """The bytes of each take as long as half of a chunk: else most of the time went to calls."""
+    fixed_s, s_per_byte = 2 * FREE.longest_chunk_s, 1 / (400 * MIB)
+    pace = Pace(FREE, Rests())
+    pace.after(2 * PAGE, fixed_s)
+    for _ in range(12):
+        size = pace.chunk_bytes(PAGE)
+        pace.after(size, fixed_s + size * s_per_byte)
+    assert 4 * MIB <= size <= 20 * MIB
+
+
 def test_what_did_not_move_teaches_nothing() -> None:
     """Pages that refuse take long and are no measure of what moving costs."""
     pace = Pace(FREE, Rests())
