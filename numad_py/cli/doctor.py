@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.cli.control import socket_path
 from numad_py.errors import NumadError, PolicyError
 from numad_py.kernel import rights
-from numad_py.kernel.procfs import ProcFs
+from numad_py.kernel.procfs import ProcFs, is_own
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.cpulist import format_list
+from numad_py.model.guard import GuardReading
 from numad_py.model.topology import Topology
+from numad_py.observe.discovery import Discovery
+from numad_py.observe.endpoint import look
 from numad_py.observe.interference import NAMED, interferences
+from numad_py.policy.guard import is_local
 from numad_py.policy.load import DEFAULT_PATH, load
-from numad_py.policy.schema import AutoNuma, Mode
+from numad_py.policy.schema import AutoNuma, GuardPolicy, Mode
 from numad_py.serve.control import call
 
 _THP = {
@@ -27,6 +34,7 @@ _THP = {
     "never": "off (never)",
     None: "this kernel has none",
 }
+_NONE_YET = "no observation so far, and a move without any is not judged"
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         *_topology(sysfs.topology()),
         *_rights(),
         *_policy(arguments.config),
+        *_guards(arguments.config, procfs),
         *_interferences(procfs),
         *_huge_pages(sysfs),
         *_daemon(arguments.config),
@@ -113,6 +122,53 @@ def _policy(config: str | None) -> Iterator[Check]:
             yield Check("policy", "fail", problem)
         return
     yield Check("policy", "ok", f"{', '.join(policy.sources)}: mode {policy.daemon.mode.value}")
+
+
+def _guards(config: str | None, procfs: ProcFs) -> Iterator[Check]:
+    """Read the endpoint of each rule with a guard, once, as the daemon would.
+
+    That is while a worker of the rule is there: until then nobody need listen.
+    """
+    try:
+        policy = load(config, privileged=privileged())
+    except PolicyError:
+        return
+    guards = {rule.name: rule.guard for rule in policy.rules if rule.guard is not None}
+    if guards and not is_own(procfs.root):
+        yield Check("guard", "note", f"no endpoint is read: {procfs.root} is another machine's")
+        return
+    workers = Discovery(procfs, policy).look(procfs.uptime_s()).workers if guards else ()
+    counts = Counter(worker.rule for worker in workers)
+    for name, guard in guards.items():
+        if counts[name]:
+            many = f"{counts[name]} worker{'s' if counts[name] > 1 else ''}"
+            yield _guard(f"rule {name} ({many})", guard, procfs)
+        else:
+            why = "no worker of it is seen now, and its endpoint is read only while one is"
+            yield Check("guard", "note", f"rule {name}: {why}; {guard.url} was not tried")
+
+
+def _guard(rule: str, guard: GuardPolicy, procfs: ProcFs) -> Check:
+    found = look(guard, procfs.uptime_s)
+    if found.reading is None:
+        see = f"curl -s {shlex.quote(guard.url)} | grep {guard.metric}"
+        return Check(
+            "guard",
+            "warn",
+            f"{rule}: {found.problem}; until it can be read, moves wait for two windows and are "
+            f"not judged; see what is there: {see}",
+        )
+    reading = found.reading
+    level, says = ("note", _NONE_YET) if reading.count == 0 else ("ok", _figure(reading))
+    if not is_local(urlsplit(guard.url).hostname or ""):
+        says += "; the shipped unit must admit its address too (IPAddressAllow, numad-py(8))"
+    return Check("guard", level, f"{rule}: {reading.metric} of {guard.url} can be read: {says}")
+
+
+def _figure(reading: GuardReading) -> str:
+    if reading.count is None:
+        return f"{reading.value:g}"
+    return f"{reading.count:.0f} observations so far"
 
 
 def _interferences(procfs: ProcFs) -> Iterator[Check]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from numad_py.decide import words
 from numad_py.decide.findings import diagnose
 from numad_py.decide.guard import Guards
 from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
-from numad_py.decide.huge import with_made_pages
+from numad_py.decide.huge import makes_pages
 from numad_py.decide.moves import reserve
 from numad_py.decide.planner import place
 from numad_py.decide.remember import cooldown_s
+from numad_py.decide.reservations import with_promises
 from numad_py.decide.room import Room
 from numad_py.decide.said import Said as _Said
 from numad_py.decide.shared import leave_files, share
@@ -100,7 +101,8 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     given = _given(snapshot, policy)
     counted = [key for key in plannable if given[key].obstacle is None]
     state = watch_others(state, snapshot, counted)
-    placing = place(snapshot, policy, state, {key: given[key] for key in plannable})
+    kept = with_promises(snapshot, state.reserved)
+    placing = place(kept, policy, state, {key: given[key] for key in plannable})
     state = replace(state, placing=placing)
     placed = {w.id: placing.workers.get(w.id, Placed(given[w.id].home)) for w in snapshot.workers}
     sharing = share(snapshot, policy, state, {key: p.home for key, p in placed.items()})
@@ -109,15 +111,18 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     cases = {case.worker.id: case for case in made}
     guards = Guards(snapshot, policy, state)
     said = {key: _say(case, snapshot, policy.placement, state) for key, case in cases.items()}
-    room = Room(with_made_pages(snapshot, policy), policy.placement)
+    room = Room(kept, policy.placement, makes_pages=makes_pages(policy))
     for case in cases.values():
         reserve(case.worker, case.memory, snapshot.topology, room)
-    said = guards.hold(said, room)
-    wishes = [
-        Wish(case.worker, case.finding.home, case.finding)
-        for key, case in cases.items()
-        if case.remote and case.finding.home and _would_move(said[key])
-    ]
+    free, said = said, guards.hold(said, room)
+    wishes = _wishes(cases, {key for key in cases if _would_move(said[key])})
+    if guards.waiting:
+        # Whoever would not get a turn without its guard waits for that, or is refused.
+        every = [*wishes, *_wishes(cases, guards.waiting)]
+        any_bytes = sum(wish.finding.remote_bytes for wish in every)
+        for key, turn in turns(every, snapshot, state, room.copy(), any_bytes).items():
+            if key in guards.waiting and turn.moves is None:
+                said[key] = _taken(cases[key], turn) if _would_move(free[key]) else free[key]
     most_bytes = policy.placement.moved_per_cycle_bytes
     for key, turn in turns(wishes, snapshot, state, room, most_bytes).items():
         said[key] = _taken(cases[key], turn)
@@ -165,6 +170,15 @@ def _cases(
         its = placed[worker.id]
         cases.append(_Case(worker, memory, given[worker.id], finding, its, remote, bind))
     return cases
+
+
+def _wishes(cases: Mapping[WorkerId, _Case], keys: Collection[WorkerId]) -> list[Wish]:
+    """Return what those of these workers want whose memory is to be moved."""
+    return [
+        Wish(case.worker, case.finding.home, case.finding)
+        for key, case in cases.items()
+        if key in keys and case.remote and case.finding.home
+    ]
 
 
 def _plannable(worker: Worker) -> bool:

@@ -15,8 +15,15 @@ to be acted on, and no full window of before,    wait    guarding
 for up to two windows
 ===============================================  ======  ================
 
+The last two hold for who would move at once without: where it has to wait for room, or would be
+refused for lack of it, that is said (``decisions``).
+
 A worker that was found to be not worse, or of which nothing can be told, goes on as without. One
 whose rule names no guard is none of this module's business.
+
+Whoever is judged or taken back keeps its fellows from moving, so that has an end whatever becomes
+of it. Its user binds its memory: at once. It cannot be read, is left no node, or memory stays
+short: after as long as a move is judged at most, and what has not gone back by then stays.
 """
 
 from __future__ import annotations
@@ -49,6 +56,12 @@ WAITS_WINDOWS = 2
 """A move waits for a window of before for so many of its lengths at most."""
 _WITHOUT = {Reason.ONE_NODE, Reason.UNREADABLE, Reason.MEMPOLICY, Reason.NO_HOME, Reason.MOVING}
 """Reasons that stand whatever a guard has to say."""
+_HINDERS = {
+    Reason.ONE_NODE: "only one node had memory",
+    Reason.UNREADABLE: "its memory could not be read",
+    Reason.NO_HOME: "there was no home for it",
+}
+"""Why a move cannot be taken back then."""
 
 
 class Guards:
@@ -68,6 +81,11 @@ class Guards:
             key: _take(state.of(key).guard, w, rules[w.rule], moving=w.rule in moving)
             for key, w in self._workers.items()
         }
+        self.waiting: set[WorkerId] = set()
+        """Who would be acted on, or measured for that, and waits for its guard; see ``hold``."""
+        self._hindered: set[WorkerId] = set()
+        self._given_up: set[WorkerId] = set()
+        """Of whom no more goes back."""
         self._busy: dict[str, WorkerId] = {}
         """By rule, who is being moved or judged."""
         for key, worker in self._workers.items():
@@ -78,16 +96,23 @@ class Guards:
     # What is said
 
     def hold(self, said: Mapping[WorkerId, Said], room: Room) -> dict[WorkerId, Said]:
-        """Return what is said before turns are known; room is taken for what goes back."""
+        """Return what is said before turns are known; room is taken for what goes back.
+
+        Whether the guard alone is what they wait for in ``waiting`` is to be seen.
+        """
         held = dict(said)
         for key in self._workers:
             guard, now = self._known[key], said[key]
+            begun = guard.undoing or guard.moved_at_s is not None
             if now.reason in _WITHOUT:
-                continue
-            if guard.undoing or guard.moved_at_s is not None:
+                if begun and now.reason is not Reason.MOVING:
+                    held[key] = self._without(key, now)
+            elif begun:
                 held[key] = self._judged(key, now, room)
             elif now.verdict is Verdict.ACT or now.reason in {Reason.COOLDOWN, Reason.MEASURING}:
                 held[key] = self._before_move(key, now)
+                if held[key].reason is Reason.GUARDING:
+                    self.waiting.add(key)
         return held
 
     def admit(self, said: Mapping[WorkerId, Said]) -> dict[WorkerId, Said]:
@@ -116,7 +141,7 @@ class Guards:
         """Return what is said of a worker whose move is judged, or taken back."""
         guard, policy = self._known[key], self._policies[key]
         if guard.undoing:
-            return self._undo_again(key, room)
+            return self._undo_again(key, now, room)
         before, moved_at_s = guard.before, guard.moved_at_s
         if before is None or moved_at_s is None:
             return now
@@ -127,15 +152,56 @@ class Guards:
             return Said(Verdict.WAIT, Reason.GUARDING, why)
         if judgement.result is Compared.UNDONE:
             return self._undo(key, judgement.why, judgement, room)
-        if now.verdict is Verdict.ACT or now.reason is Reason.MEASURING:
-            # What else there is to do is for the next cycle: one thing is said at a time.
-            return Said(Verdict.WAIT, Reason.GUARDING, judgement.why, judgement=judgement)
-        return replace(now, why=f"{now.why}; {judgement.why}", judgement=judgement)
+        return _beside(now, judgement.why, judgement)
 
-    def _undo_again(self, key: WorkerId, room: Room) -> Said:
+    def _without(self, key: WorkerId, now: Said) -> Said:
+        """Return what is said of a worker whose move nothing can be done about, as things are."""
+        guard = self._known[key]
+        bound = now.reason is Reason.MEMPOLICY
+        if guard.undoing:
+            if not bound and self._hindered_s(key) < self._longest_s(key):
+                return now
+            return self._give_up(key, now)
+        before, moved_at_s = guard.before, guard.moved_at_s
+        if before is None or moved_at_s is None:
+            return now
+        if bound:
+            why = words.stays(words.bound_since(before))
+            return _beside(now, why, Judgement(self._cycle, Compared.NOT_COMPARABLE, why, before))
+        judgement = self._judgement(key, before, moved_at_s)
+        if judgement is not None and judgement.result is Compared.UNDONE:
+            hindered_s = self._hindered_s(key)
+            if hindered_s < self._longest_s(key):
+                return now
+            why = words.not_taken_back(judgement.why, hindered_s, _HINDERS[now.reason])
+            why = words.stays(why)
+            judgement = replace(judgement, result=Compared.NOT_COMPARABLE, why=why)
+        return now if judgement is None else _beside(now, judgement.why, judgement)
+
+    def _hindered_s(self, key: WorkerId) -> float:
+        """Return for how long taking a move back has been hindered, as it is in this cycle."""
+        self._hindered.add(key)
+        since_s = self._known[key].hindered_at_s
+        return 0.0 if since_s is None else self._now_s - since_s
+
+    def _longest_s(self, key: WorkerId) -> float:
+        """Return for how long a move is judged at most."""
+        return windows.MOST_WINDOWS * self._policies[key].window_s + 2 * self._every_s
+
+    def _give_up(self, key: WorkerId, now: Said, hindrance: str = "") -> Said:
+        """Return what is said of a worker of which no more goes back."""
+        self._given_up.add(key)
+        since_s = self._known[key].hindered_at_s
+        tried_s = 0.0 if since_s is None else self._now_s - since_s
+        return _beside(now, words.given_up(tried_s, hindrance))
+
+    def _undo_again(self, key: WorkerId, now: Said, room: Room) -> Said:
         """Return what is said of a worker of which taking its move back was broken off."""
         since_s, window_s = self._known[key].moved_at_s, self._policies[key].window_s
         left_s = 0.0 if since_s is None else since_s + window_s - self._now_s
+        hindered = left_s > 0 or not self._acts
+        if hindered and self._hindered_s(key) >= self._longest_s(key):
+            return self._give_up(key, now, words.MEMORY_SHORT if self._acts else words.NOT_ACTING)
         if left_s > 0:
             return Said(Verdict.WAIT, Reason.GUARDING, words.broken_off(left_s))
         return self._undo(key, "its latency had become worse with the move", None, room)
@@ -144,9 +210,8 @@ class Guards:
         """Return what is found about a move; None while that is open."""
         policy = self._policies[key]
         after = windows.after(self._known[key].readings, moved_at_s, policy)
-        longest_s = windows.MOST_WINDOWS * policy.window_s
-        full_s = max(policy.window_s, min(before.seconds, longest_s))
-        over = self._now_s - moved_at_s >= longest_s + 2 * self._every_s
+        full_s = max(policy.window_s, min(before.seconds, windows.MOST_WINDOWS * policy.window_s))
+        over = self._now_s - moved_at_s >= self._longest_s(key)
         if not over and (after is None or not after.enough or after.seconds < full_s):
             return None
         if after is None:
@@ -212,6 +277,9 @@ class Guards:
         if key not in self._workers:
             return memory if memory.guard == GuardMemory() else replace(memory, guard=GuardMemory())
         guard, policy = self._known[key], self._policies[key]
+        guard = replace(guard, hindered_at_s=self._hindered_at_s(key, said))
+        if key in self._given_up:
+            guard = replace(guard, undoing=False, moved={}, moved_at_s=None, hindered_at_s=None)
         if said.give_back:
             if said.judgement is not None:
                 pause_s = min(LONGEST_PAUSE_S, policy.pause_s * 2.0 ** min(guard.undone, 16))
@@ -238,9 +306,18 @@ class Guards:
                 moved_at_s=None,
                 moved={},
                 readings=since,
+                hindered_at_s=None,
                 undone=0 if kept else guard.undone,
             )
         return replace(memory, guard=replace(guard, wanted_at_s=self._wanted(key, said)))
+
+    def _hindered_at_s(self, key: WorkerId, said: Said) -> float | None:
+        """Return since when taking a move back is hindered; a try in between is no end of that."""
+        since_s = self._known[key].hindered_at_s
+        if key in self._hindered:
+            return self._now_s if since_s is None else since_s
+        tried = said.reason is Reason.MOVING or (said.give_back and said.judgement is None)
+        return since_s if tried else None
 
     def _wanted(self, key: WorkerId, said: Said) -> float | None:
         """Return since when a worker waits for a window, and for nothing else."""
@@ -257,6 +334,16 @@ def _take(guard: GuardMemory, worker: Worker, policy: GuardPolicy, *, moving: bo
     """Return what is known with the last reading; one while somebody is moved tells nothing."""
     readings = () if moving else windows.take(guard.readings, worker.guard, policy.window_s)
     return replace(guard, readings=readings)
+
+
+def _beside(now: Said, why: str, judgement: Judgement | None = None) -> Said:
+    """Return what is said without a guard, and with it what the guard has to say.
+
+    What else there is to do is for the next cycle: one thing is said at a time.
+    """
+    if now.verdict is Verdict.ACT or now.reason is Reason.MEASURING:
+        return Said(Verdict.WAIT, Reason.GUARDING, why, judgement=judgement)
+    return replace(now, why=f"{now.why}; {why}", judgement=judgement)
 
 
 def _compare(before: Measured, after: Measured, policy: GuardPolicy) -> tuple[Compared, str]:
@@ -298,8 +385,9 @@ def ended(guard: GuardMemory, outcome: Outcome, at_s: float) -> GuardMemory:
         left = {pair: size for pair, size in left.items() if size > 0}
         if outcome.end is End.STOPPED or (outcome.end is End.PRESSURE and left):
             since_s = at_s if outcome.end is End.PRESSURE else None
-            return replace(guard, moved=left, moved_at_s=since_s)
-        return replace(guard, moved={}, moved_at_s=None, undoing=False)
+            hindered_at_s = None if outcome.moved else guard.hindered_at_s
+            return replace(guard, moved=left, moved_at_s=since_s, hindered_at_s=hindered_at_s)
+        return replace(guard, moved={}, moved_at_s=None, undoing=False, hindered_at_s=None)
     if outcome.end is End.SIMULATED:
         return replace(guard, before=None)
     guard = replace(guard, wanted_at_s=None)

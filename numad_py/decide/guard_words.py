@@ -9,6 +9,9 @@ from numad_py.policy.schema import GuardPolicy
 
 BROUGHT_BACK = "its memory was brought back there, since its latency had become worse elsewhere"
 
+MEMORY_SHORT = "memory stayed short"
+NOT_ACTING = "nothing is done any more, since the mode is not act"
+
 
 def figure(measured: Measured) -> str:
     """Say what was measured in a window."""
@@ -90,6 +93,19 @@ def not_comparable(before: Measured, after: Measured) -> str:
     )
 
 
+def bound_since(before: Measured) -> str:
+    """Say that there is nothing to judge any more."""
+    return (
+        f"{before.what} was {figure(before)} before the move, and is compared no longer: "
+        "its user has placed its memory since"
+    )
+
+
+def not_taken_back(why: str, since_s: float, hindrance: str) -> str:
+    """Say that a move should have been taken back."""
+    return f"{why}; it could not be taken back for {since_s:.0f} s: {hindrance}"
+
+
 def no_reading(before: Measured, problem: str | None) -> str:
     """Say that the endpoint went silent."""
     return (
@@ -125,6 +141,13 @@ def broken_off(left_s: float) -> str:
         "taking its move back was broken off since memory was short; "
         f"it goes on in {max(0.0, left_s):.0f} s"
     )
+
+
+def given_up(since_s: float = 0.0, hindrance: str = "") -> str:
+    """Say that no more goes back."""
+    after = f" after {since_s:.0f} s" if since_s else ""
+    why = f": {hindrance}" if hindrance else ""
+    return f"taking its move back is given up{after}{why}; the rest of it stays"
 
 
 def pause(undone: int, left_s: float) -> str:

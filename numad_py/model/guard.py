@@ -61,7 +61,8 @@ class Compared(str, Enum):
     UNDONE = "undone"
     """Worse by more than the rule allows: it is taken back."""
     NOT_COMPARABLE = "not-comparable"
-    """Too few requests before or after it, or no figure to go by: it stays."""
+    """Too few requests before or after it, or no figure to go by, or by then it could not be taken
+    back any more: it stays."""
     UNREADABLE = "unreadable"
     """The endpoint gave nothing before or after it: it stays."""
 
@@ -95,6 +96,8 @@ class GuardMemory:
     """What it brought, bytes by source and target; of an undo, what is still to go back."""
     undoing: bool = False
     """That move was found to be harmful, and is being taken back."""
+    hindered_at_s: float | None = None
+    """Since when nothing could be done about a move that was found to be harmful; None: it can."""
     undone: int = 0
     """Moves in a row that were taken back."""
     until_s: float | None = None
