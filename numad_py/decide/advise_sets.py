@@ -9,8 +9,8 @@ from itertools import combinations
 from math import comb
 
 from numad_py.decide.places import CROWDED
-from numad_py.decide.problem import Item, Place, Problem
-from numad_py.decide.solver_candidates import Choices
+from numad_py.decide.solver.candidates import Choices
+from numad_py.decide.solver.problem import Item, Place, Problem
 from numad_py.model.advice import Request
 from numad_py.model.topology import LOCAL_DISTANCE
 

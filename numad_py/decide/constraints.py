@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from numad_py.decide.problem import Item, Solution
 from numad_py.decide.sizes import huge_by_size, huge_free, movable_by_node
+from numad_py.decide.solver.problem import Item, Solution
 from numad_py.model.cpulist import format_list
 from numad_py.model.plan import Alternative, HomeSource, Limit, WorkerMemory
 from numad_py.model.quantity import format_bytes

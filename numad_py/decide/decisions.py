@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from numad_py.decide import words
 from numad_py.decide.findings import diagnose
-from numad_py.decide.guard import Guards
+from numad_py.decide.guard.guards import Guards
 from numad_py.decide.home import Given, bound_by_user, given_home, user_mask
 from numad_py.decide.huge import makes_pages
 from numad_py.decide.moves import reserve

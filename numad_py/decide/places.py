@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from numad_py.decide.problem import Place
 from numad_py.decide.sizes import huge_free
+from numad_py.decide.solver.problem import Place
 from numad_py.model.snapshot import Snapshot, WorkerId
 from numad_py.model.topology import Node
 from numad_py.policy.schema import PlacementPolicy

@@ -13,7 +13,6 @@ from numad_py.decide.constraints import Bars, bars_of, constraints_of
 from numad_py.decide.home import Given, device_shares, user_mask
 from numad_py.decide.huge import with_made_pages
 from numad_py.decide.places import places_of, usable_cpus
-from numad_py.decide.problem import Item, Place, Problem, Solution
 from numad_py.decide.reservations import Reservations, still_to_come
 from numad_py.decide.sizes import (
     fixed_by_node,
@@ -21,7 +20,8 @@ from numad_py.decide.sizes import (
     movable_by_node,
     ordinary_by_node,
 )
-from numad_py.decide.solver import solve
+from numad_py.decide.solver.problem import Item, Place, Problem, Solution
+from numad_py.decide.solver.solve import solve
 from numad_py.decide.watch import loading
 from numad_py.model.cpulist import format_list
 from numad_py.model.plan import (

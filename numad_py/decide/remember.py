@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from numad_py.decide.guard import ended
+from numad_py.decide.guard.memory import ended
 from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import DecisionState, WorkerMemory
 from numad_py.model.residency import Mobility, SegmentId

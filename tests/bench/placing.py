@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import mean
 
-from numad_py.decide.problem import Item, Place, Problem
-from numad_py.decide.solver import solve
+from numad_py.decide.solver.problem import Item, Place, Problem
+from numad_py.decide.solver.solve import solve
 from tests.bench.table import Figure, Row
 from tests.property.brute_force import (
     ROUNDED,

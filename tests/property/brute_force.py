@@ -10,7 +10,7 @@ from itertools import combinations
 from math import floor
 from statistics import mean
 
-from numad_py.decide.problem import Item, Problem, Solution
+from numad_py.decide.solver.problem import Item, Problem, Solution
 
 Home = frozenset[int]
 Choice = tuple[Home, ...]

@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from numad_py.decide.problem import Item, Place, Problem
+from numad_py.decide.solver.problem import Item, Place, Problem
 from numad_py.model.cpulist import format_list
 from numad_py.model.residency import Kind, Mobility
 from numad_py.policy.keys import ARRAYS, TABLES

@@ -9,10 +9,10 @@ from statistics import mean
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from numad_py.decide.problem import Item, Problem
-from numad_py.decide.solver import solve
-from numad_py.decide.solver_flow import divide
-from numad_py.decide.solver_tally import divisible
+from numad_py.decide.solver.flow import divide
+from numad_py.decide.solver.problem import Item, Problem
+from numad_py.decide.solver.solve import solve
+from numad_py.decide.solver.tally import divisible
 from tests.property.brute_force import (
     GIB,
     NOWHERE,

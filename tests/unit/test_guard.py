@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from numad_py.decide.guard import LONGEST_PAUSE_S
+from numad_py.decide.guard.guards import LONGEST_PAUSE_S
 from numad_py.model.guard import Compared, GuardMemory
 from numad_py.model.plan import Reason
 from tests.unit.guarded import (

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from numad_py.decide.guard_windows import (
+from numad_py.decide.guard.windows import (
     MOST_WINDOWS,
     after,
     before,

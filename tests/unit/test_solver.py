@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from numad_py.decide.problem import Item, Place, Problem, Solution, Weights
-from numad_py.decide.solver import solve
+from numad_py.decide.solver.problem import Item, Place, Problem, Solution, Weights
+from numad_py.decide.solver.solve import solve
 from numad_py.model.plan import Alternative, Limit
 
 GIB = 1 << 30

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from numad_py.decide.solver_candidates import Candidate, Choices, mask_at, positions
-from numad_py.decide.solver_flow import divide, divide_in_time
+from numad_py.decide.solver.candidates import Candidate, Choices, mask_at, positions
+from numad_py.decide.solver.flow import divide, divide_in_time
 
 _STATES = 256
 """So many sets of moves made are gone on from at most; as deep goes the recursion at worst."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from numad_py.decide.solver_candidates import Candidate, Choices, positions
-from numad_py.decide.solver_flow import divide
+from numad_py.decide.solver.candidates import Candidate, Choices, positions
+from numad_py.decide.solver.flow import divide
 
 _FEW_MASKS = 5
 """Up to so many sets of nodes are shared out, every union of them is looked at (Hall's theorem);

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import combinations
 from typing import NamedTuple
 
-from numad_py.decide.problem import Item, Place, Problem, Weights
+from numad_py.decide.solver.problem import Item, Place, Problem, Weights
 from numad_py.model.plan import Cost
 from numad_py.model.topology import LOCAL_DISTANCE
 

@@ -1,26 +1,13 @@
-"""Places all workers of a machine together: Problem in, Solution out; nothing else counts.
-
-What is wanted, the first before all that follow:
-
-1. the fewest bytes without a home (memory is a hard limit; a home is never too small);
-2. the fewest pairs of one group on homes that overlap;
-3. the fewest CPUs wanted beyond what there is, in steps;
-4. the least cost: remote bytes, devices, what has to be moved, and homes left for others.
-
-Candidates are weighed once (``solver_candidates``). Where each can have its cheapest, that is the
-answer, and known to be the best: the usual case. Otherwise a search finds a good one
-(``solver_search``), a second one the best where there are few items (``solver_exact``), and an
-order is sought in which the moves can be made (``solver_order``).
-"""
+"""The solver's order of things: the usual case first, and never longer than it takes."""
 
 from __future__ import annotations
 
-from numad_py.decide.problem import Problem, Solution
-from numad_py.decide.solver_candidates import CPU_UNITS, Candidate, Choices
-from numad_py.decide.solver_exact import MOST_ITEMS, Exact
-from numad_py.decide.solver_order import Route, route
-from numad_py.decide.solver_search import at_rest, cheapest, improve, search, stayed
-from numad_py.decide.solver_tally import Tally, tally_of
+from numad_py.decide.solver.candidates import CPU_UNITS, Candidate, Choices
+from numad_py.decide.solver.exact import MOST_ITEMS, Exact
+from numad_py.decide.solver.order import Route, route
+from numad_py.decide.solver.problem import Problem, Solution
+from numad_py.decide.solver.search import at_rest, cheapest, improve, search, stayed
+from numad_py.decide.solver.tally import Tally, tally_of
 from numad_py.model.plan import Alternative, Cost, Limit
 
 ALTERNATIVES = 3

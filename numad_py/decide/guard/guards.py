@@ -1,47 +1,18 @@
-"""Guards: a worker's own latency before and after a move decides whether the move stays.
-
-``decide`` says what it would do without them; what they say in its place:
-
-===============================================  ======  ================
-its move is being taken back, and was broken     wait    guarding
-off since memory was short
-its move is being judged, no full window yet     wait    guarding
-it was found to be worse, but paused             wait    paused
-it was found to be worse                         act     guard-undo
-a move of it was taken back within the pause     wait    guard-pause
-to be acted on, but one of the same rule is      wait    guarding
-being moved or judged
-to be acted on, and no full window of before,    wait    guarding
-for up to two windows
-===============================================  ======  ================
-
-The last two hold for who would move at once without: where it has to wait for room, or would be
-refused for lack of it, that is said (``decisions``).
-
-A worker that was found to be not worse, or of which nothing can be told, goes on as without. One
-whose rule names no guard is none of this module's business.
-
-Whoever is judged or taken back keeps its fellows from moving, so that has an end whatever becomes
-of it. Its user binds its memory: at once. It cannot be read, is left no node, or memory stays
-short: after as long as a move is judged at most, and what has not gone back by then stays.
-"""
+"""What guards say in one cycle; the table is the package's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from numad_py.decide import guard_windows as windows
-from numad_py.decide import guard_words as words
+from numad_py.decide.guard import windows, words
+from numad_py.decide.guard.memory import gone_back
 from numad_py.decide.room import Room
 from numad_py.decide.said import Said
 from numad_py.decide.sizes import movable_by_node
 from numad_py.model.guard import Compared, GuardMemory, Judgement, Measured, read_every_s
-from numad_py.model.outcome import End, Outcome
 from numad_py.model.plan import (
     DecisionState,
-    Home,
-    HomeSource,
     MemoryMove,
     Reason,
     Verdict,
@@ -290,7 +261,7 @@ class Guards:
                     judgement=said.judgement,
                 )
             guard = replace(guard, undoing=True, before=None, moved_at_s=None, wanted_at_s=None)
-            return replace(_gone_back(memory, said), guard=guard)
+            return replace(gone_back(memory, said), guard=guard)
         if said.judgement is not None:
             guard = replace(guard, judgement=said.judgement)
         if said.verdict is Verdict.ACT:
@@ -356,42 +327,3 @@ def _compare(before: Measured, after: Measured, policy: GuardPolicy) -> tuple[Co
     if after.value > before.value * (1 + policy.worse):
         return Compared.UNDONE, why
     return Compared.KEPT, words.stays(why)
-
-
-def _gone_back(memory: WorkerMemory, said: Said) -> WorkerMemory:
-    """Return the memory of a worker that goes back to where it came from: that is its home."""
-    back = frozenset(move.target for move in said.moves)
-    home = memory.home
-    if back and home is not None and home.source is HomeSource.PLANNER:
-        home = Home(back, HomeSource.PLANNER, words.BROUGHT_BACK)
-    left = {node: at_s for node, at_s in memory.left_at_s.items() if node not in back}
-    return replace(memory, home=home, left_at_s=left, unfinished=False)
-
-
-def ended(guard: GuardMemory, outcome: Outcome, at_s: float) -> GuardMemory:
-    """Return what is known of a guard after acting has ended.
-
-    Args:
-        guard: what was known.
-        outcome: what was done.
-        at_s: time since boot; the window of after begins here.
-    """
-    if outcome.decision.give_back:
-        if outcome.end is End.SIMULATED:
-            return guard
-        left = dict(guard.moved)
-        for (source, target), size in outcome.moved.items():
-            left[target, source] = left.get((target, source), 0) - size
-        left = {pair: size for pair, size in left.items() if size > 0}
-        if outcome.end is End.STOPPED or (outcome.end is End.PRESSURE and left):
-            since_s = at_s if outcome.end is End.PRESSURE else None
-            hindered_at_s = None if outcome.moved else guard.hindered_at_s
-            return replace(guard, moved=left, moved_at_s=since_s, hindered_at_s=hindered_at_s)
-        return replace(guard, moved={}, moved_at_s=None, undoing=False, hindered_at_s=None)
-    if outcome.end is End.SIMULATED:
-        return replace(guard, before=None)
-    guard = replace(guard, wanted_at_s=None)
-    if guard.before is None or not (outcome.moved or outcome.threads_bound):
-        return replace(guard, before=None)
-    # What others map too stays where it is now, even where the move is taken back.
-    return replace(guard, moved=dict(outcome.moved_own), moved_at_s=at_s)

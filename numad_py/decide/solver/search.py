@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from numad_py.decide.solver_candidates import Candidate, Choices
-from numad_py.decide.solver_tally import Tally, tally_of
+from numad_py.decide.solver.candidates import Candidate, Choices
+from numad_py.decide.solver.tally import Tally, tally_of
 
 _TRIALS = 16
 """So many placements are looked at in one search for each item at most, ten microseconds each."""

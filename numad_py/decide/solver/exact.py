@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from numad_py.decide.solver_candidates import Candidate, Choices, least_cpus
-from numad_py.decide.solver_tally import Tally
+from numad_py.decide.solver.candidates import Candidate, Choices, least_cpus
+from numad_py.decide.solver.tally import Tally
 
 STATES = 6_000
 """Looked at, at most; about ten microseconds each."""

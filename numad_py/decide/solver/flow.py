@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 
-from numad_py.decide.solver_candidates import positions
+from numad_py.decide.solver.candidates import positions
 
 Graph = dict[Hashable, dict[Hashable, int]]
 _SOURCE, _SINK = "source", "sink"
