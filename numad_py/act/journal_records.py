@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -79,20 +79,55 @@ class Growth:
     wanted: int
     """Pages that were to be added; it may have got fewer."""
     pools: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """Persistent and free pages before, by node: of the target, and of those that pages leave."""
+    """By node, of the target and of those that pages leave: persistent pages as numad-py has left
+    them (before the growth, after it, or after giving some back), and free ones before it."""
+    got: int | None = None
+    """Pages that are to be taken off; None: not known (an earlier version wrote it down, or nothing
+    was asked for yet)."""
+    under_way: tuple[int, int] | None = None
+    """A node whose pool is being set, and how many persistent pages it is to have."""
 
     @property
     def name(self) -> str:
         """What the journal knows it by."""
         return f"huge pages of {self.page_bytes >> 10} kB on node {self.target}"
 
-    def after(self, earlier: Growth) -> Growth:
-        """Return this growth and an earlier one of the pool, not yet given back, as one.
+    def begun(self, earlier: Growth | None = None) -> Growth:
+        """Return it while its pages are being added.
 
-        What the pools had before either stands: that is what they are to have again.
+        Args:
+            earlier: a growth of the pool that is not yet given back, and settled: both are one.
         """
-        pools = {**self.pools, **earlier.pools}
-        return replace(self, wanted=earlier.wanted + self.wanted, pools=pools)
+        now, _ = self.pools[self.target]
+        growth = replace(self, got=0, under_way=(self.target, now + self.wanted))
+        # Where somebody else has set the pool since, it is left at that.
+        if earlier is None or earlier.got is None or earlier.pools[self.target][0] != now:
+            return growth
+        # What was free before either stands, unless somebody else has set that pool since.
+        stands = {
+            node: counts
+            for node, counts in earlier.pools.items()
+            if node not in self.pools or counts[0] == self.pools[node][0]
+        }
+        pools = {**self.pools, **stands}
+        return replace(growth, wanted=earlier.got + self.wanted, got=earlier.got, pools=pools)
+
+    def settled(self, persistent: Mapping[int, int]) -> Growth:
+        """Return it after the write that was under way, which may not have come to be.
+
+        Args:
+            persistent: pages by node as they are now, of the node that was written to at least.
+        """
+        if self.got is None or self.under_way is None:
+            return self
+        node, asked = self.under_way
+        before, free = self.pools[node]
+        now = persistent[node]
+        if not min(before, asked) <= now <= max(before, asked):
+            # Somebody else has set it since: taken off is taken off, and it is left at that.
+            now = min(before, asked)
+        got, pools = self.got + now - before, {**self.pools, node: (now, free)}
+        return replace(self, got=got, pools=pools, under_way=None)
 
 
 def record_of(entry: Entry, boot_id: str) -> dict[str, Any]:
@@ -145,6 +180,8 @@ def setting_record(setting: Change | Growth, boot_id: str) -> dict[str, Any]:
         "target": setting.target,
         "wanted": setting.wanted,
         "pools": {str(node): list(counts) for node, counts in setting.pools.items()},
+        "got": setting.got,
+        "under_way": setting.under_way,
     }
 
 
@@ -165,7 +202,17 @@ def setting_of(record: Mapping[str, Any]) -> Change | Growth:
         target=int(record["target"]),
         wanted=int(record["wanted"]),
         pools={int(n): (int(pages), int(free)) for n, (pages, free) in record["pools"].items()},
+        # An earlier version wrote neither.
+        got=None if (got := record.get("got")) is None else int(got),
+        under_way=_under_way(record.get("under_way")),
     )
+
+
+def _under_way(found: Sequence[int] | None) -> tuple[int, int] | None:
+    if found is None:
+        return None
+    node, pages = found
+    return int(node), int(pages)
 
 
 def _check_version(record: Mapping[str, Any]) -> None:

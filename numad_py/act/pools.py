@@ -10,12 +10,13 @@ left, or where some are not used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from numad_py.act.journal import Growth
 from numad_py.act.ranges import Range
 from numad_py.errors import NumadError
-from numad_py.kernel.settings import PoolCounts, Settings
+from numad_py.kernel.settings import Settings
 
 
 def growth_for(
@@ -62,15 +63,51 @@ def grow(growth: Growth, settings: Settings, stopped: Callable[[], bool]) -> Non
             return
         settings.set_pool(growth.target, growth.page_bytes, before + more)
         now = settings.pool(growth.target, growth.page_bytes)
-        if now is None or now.persistent < before + more:
+        # Where there are more than that, somebody else has set it, and the next write would undo
+        # that.
+        if now is None or now.persistent != before + more:
             return
 
 
-def give_back_pages(growth: Growth, settings: Settings) -> str:
+def settled(growth: Growth, settings: Settings) -> Growth:
+    """Return a growth as it is by what its pools have now, after the write that was under way.
+
+    What an earlier version wrote down does not say how many it got: as many as the pools have more
+    together, unless somebody else has set the target since; then it stays unknown.
+    """
+    found = {node: settings.pool(node, growth.page_bytes) for node in growth.pools}
+    now = {node: pool.persistent for node, pool in found.items() if pool is not None}
+    if growth.got is None:
+        before, _ = growth.pools[growth.target]
+        if (
+            now.keys() != growth.pools.keys()
+            or not 0 <= now[growth.target] - before <= growth.wanted
+        ):
+            return growth
+        more = sum(pages - growth.pools[node][0] for node, pages in now.items())
+        pools = {node: (pages, growth.pools[node][1]) for node, pages in now.items()}
+        return replace(growth, got=max(0, min(growth.wanted, more)), pools=pools)
+    there = growth.under_way is None or growth.under_way[0] in now
+    return growth.settled(now) if there else growth
+
+
+def give_back_pages(
+    growth: Growth,
+    settings: Settings,
+    note: Callable[[Growth], None] = lambda _: None,
+    others: Collection[int] = (),
+) -> str:
     """Take off what was added: first where pages were left, then on the target; say what was done.
 
-    How much that is, is what the pools have more together than before, so that it may be done again
-    where it was cut short.
+    As many as the target had got, whatever becomes of other pools meanwhile. A pool that somebody
+    else has set since is left as it is; it may be one from which pages came, then those go on the
+    target, as surplus where they are in use. It may be done again where it was cut short.
+
+    Args:
+        growth: with what it had got; as it was noted last.
+        settings: reads and sets the pools.
+        note: called before each write with what the growth is then; also before it fails.
+        others: nodes whose pools have pages of another growth: those are its own.
 
     Raises:
         RightsError: a pool may not be set.
@@ -81,27 +118,39 @@ def give_back_pages(growth: Growth, settings: Settings) -> str:
     target = pools.get(growth.target)
     if target is None or pools.keys() != growth.pools.keys():
         return "a node is gone, its pool is left as it is"
-    before, _ = growth.pools[growth.target]
-    if not before <= target.persistent <= before + growth.wanted:
-        return f"somebody else has set it to {target.persistent}: it is left"
-    left = min(growth.wanted, _more(growth.pools, pools))
-    if left <= 0:
-        return "there are none to give back"
+    growth = settled(growth, settings)
+    noted, _ = growth.pools[growth.target]
+    theirs = (
+        "" if target.persistent == noted else f"somebody else has set it to {target.persistent}"
+    )
+    if growth.got is None:
+        return f"{theirs}: it is left"
+    # Whoever has lowered it since has taken ours off first.
+    left = growth.got - max(0, noted - target.persistent)
     given = []
     for node, pool in sorted(pools.items(), key=lambda item: item[0] == growth.target):
-        _, free_before = growth.pools[node]
-        part = left if node == growth.target else min(left, max(0, pool.free - free_before))
-        if part > 0:
-            settings.set_pool(node, size, pool.persistent - part)
-            now = settings.pool(node, size)
-            part = pool.persistent - now.persistent if now is not None else part
-            given.append(f"{part} on node {node}")
-            left -= part
+        persistent, free_before = growth.pools[node]
+        part = left
+        if node != growth.target:
+            part = 0 if node in others else min(left, pool.free - free_before)
+        if part <= 0 or pool.persistent != persistent:
+            continue
+        growth = replace(growth, under_way=(node, persistent - part))
+        note(growth)
+        try:
+            settings.set_pool(node, size, persistent - part)
+        except NumadError:
+            note(settled(growth, settings))
+            raise
+        growth = settled(growth, settings)
+        part = persistent - growth.pools[node][0]
+        given.append(f"{part} on node {node}")
+        left -= part
+    told = f"{', '.join(given)} taken off" if given else ""
+    if theirs:
+        return "; ".join(filter(None, (told, f"{theirs}: it is left")))
     if left > 0:
+        note(growth)
         msg = f"{growth.name} were added for a move, and {left} of them cannot be taken off"
         raise NumadError(msg)
-    return f"{', '.join(given)} taken off"
-
-
-def _more(before: Mapping[int, tuple[int, int]], now: Mapping[int, PoolCounts]) -> int:
-    return sum(pool.persistent - before[node][0] for node, pool in now.items())
+    return told or "there are none to give back"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from numad_py.act.journal import Change, Growth, Journal
-from numad_py.act.pools import give_back_pages, grow
+from numad_py.act.pools import give_back_pages, grow, settled
 from numad_py.errors import NumadError
 from numad_py.kernel.settings import AUTONUMA, BALANCES, Settings
 from numad_py.model.settings import SettingsTold
@@ -97,7 +97,12 @@ class Keeper:
         return told
 
     def _give_back_pages(self, growth: Growth) -> str:
-        told = give_back_pages(growth, self._settings)
+        others = {
+            s.target
+            for s in self._journal.settings()
+            if isinstance(s, Growth) and s.page_bytes == growth.page_bytes
+        }
+        told = give_back_pages(growth, self._settings, self._note, others - {growth.target})
         self._journal.forget_setting(growth.name)
         log.info("huge pages given back", pool=growth.name, result=told)
         return f"{growth.name}: {told}"
@@ -111,13 +116,31 @@ class Keeper:
             RightsError: the pool may not be set.
             NumadError: it cannot be, or the journal could not be written; then it was not set.
         """
+        name = growth.name
         with self._giving_back:
-            self._growing.add(growth.name)
-            earlier = self._journal.setting(growth.name)
+            self._growing.add(name)
+            found = self._journal.setting(name)
             # What could not be given back yet is still to be.
-            both = growth.after(earlier) if isinstance(earlier, Growth) else growth
-            self._journal.put_setting(both)
-        grow(growth, self._settings, stopped)
+            earlier = settled(found, self._settings) if isinstance(found, Growth) else None
+            begun = growth.begun(earlier)
+            self._journal.put_setting(begun)
+        try:
+            grow(growth, self._settings, stopped)
+        except NumadError:
+            self._note(settled(begun, self._settings))
+            raise
+        # Before anything moves: from here on others may set the pools as well.
+        self._note(settled(begun, self._settings))
+
+    def _note(self, growth: Growth) -> None:
+        """Write down how far a growth, or giving it back, has come.
+
+        Who gives back goes on where the disk is full: it then knows less after a kill.
+        """
+        try:
+            self._journal.put_setting(growth)
+        except NumadError as error:
+            log.warning("journal not written", error=str(error))
 
     def end_growth(self, name: str) -> None:
         """Take pages off again that were added for a move; what cannot be is kept, and said."""
@@ -147,7 +170,7 @@ class Keeper:
         changed = {
             s.name: f"{s.ours}, was {s.before}"
             if isinstance(s, Change)
-            else f"{s.wanted} more for a move"
+            else f"{s.got if s.got and s.under_way is None else s.wanted} more for a move"
             for s in self._journal.settings()
         }
         return SettingsTold(changed, dict(self._problems), dict(self._failures))

@@ -100,7 +100,9 @@ def test_reserve_grows_the_pool_moves_and_gives_back(
     assert (tally.end, tally.error) == (End.DONE, None)
     assert made.kernel.bytes_on(HOME) == 4 * HUGE
     assert made.pools.persistent == 5
-    assert journalled[0] == (Growth(HUGE, HOME, 3, {HOME: (1, 1), AWAY: (4, 0)}),)
+    assert journalled[0] == (
+        Growth(HUGE, HOME, 3, {HOME: (1, 1), AWAY: (4, 0)}, 0, under_way=(HOME, 4)),
+    )
     assert made.journal.settings() == ()
 
 
@@ -244,14 +246,14 @@ def test_what_could_not_be_given_back_is_given_back_after_the_next_move(
     made.move(replace(UNPACED, chunk_bytes=HUGE))
     assert made.pools.persistent == 5
     (left,) = made.journal.settings()
-    assert left == Growth(HUGE, HOME, 4, {HOME: (0, 0), AWAY: (4, 0)})
+    assert left == Growth(HUGE, HOME, 4, {HOME: (1, 0), AWAY: (4, 0)}, got=1)
     assert "right away" in made.keeper.told().problems[GROWN]
 
     # The try to give back what is left, two pages more, and no more.
     made.pools.before_set = refusing([True, False, False])
     made.move(replace(UNPACED, chunk_bytes=HUGE))
     (both,) = made.journal.settings()
-    assert both == replace(left, wanted=4 + 3)
+    assert both == replace(left, wanted=1 + 3, pools={HOME: (3, 0), AWAY: (4, 0)}, got=3)
     assert made.pools.persistent == 7
 
     made.pools.before_set = lambda: None
