@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numad_py.act.ranges import Range, Seen
-from numad_py.act.spans import Span, gaps, touches
+from numad_py.act.spans import Span, gaps, merged
 from numad_py.kernel import clock
 from numad_py.model.cpulist import format_list
 from numad_py.model.snapshot import WorkerId
@@ -74,13 +74,16 @@ class Lookout:
     def _require_threads(self) -> None:
         """See to it that most threads, and the main one, may still run where they could.
 
-        Whoever widened a mask, or pinned a few threads of many, has not placed the worker.
+        Whoever widened a mask, or pinned a few threads of many, has not placed the worker. A thread
+        born since has its creator's mask: it could run where any of them could.
         """
         now = self.masks()
         self._masks_at_s = clock.monotonic_s() + AGAIN_S
-        known = [tid for tid in now if tid in self._before]
-        away = [tid for tid in known if now[tid].isdisjoint(self._before[tid])]
-        if self.worker.pid in away or 2 * len(away) > len(known):
+        anywhere = frozenset[int]().union(*self._before.values())
+        away = [
+            tid for tid, mask in now.items() if mask.isdisjoint(self._before.get(tid, anywhere))
+        ]
+        if self.worker.pid in away or 2 * len(away) > len(now):
             cpus = format_list(frozenset().union(*(now[tid] for tid in away)))
             msg = (
                 f"its threads were pinned elsewhere since the move began (CPUs {cpus}): "
@@ -90,14 +93,22 @@ class Lookout:
 
 
 def _require_unbound(seen: Seen, left: Sequence[Range]) -> None:
-    waiting = sorted((found.start, found.end) for found in left)
+    """See to it that most of what is left is not bound.
+
+    A library that binds a buffer of its own has not placed the worker: that area is left out.
+    """
+    waiting = merged((found.start, found.end) for found in left)
+    bound_bytes, first = 0, None
     for start, end, policy in seen.bound:
-        if touches(waiting, start, end):
-            msg = (
-                f"memory of it was bound since the move began ({policy}, from address {start:x}): "
-                "what is left stays where it is"
-            )
-            raise PlacedByUser(msg)
+        apart_bytes = sum(high - low for low, high in gaps(waiting, start, end))
+        if apart_bytes < end - start:
+            bound_bytes += end - start - apart_bytes
+            first = first or f"{policy}, from address {start:x}"
+    if first and 2 * bound_bytes > sum(end - start for start, end in waiting):
+        msg = (
+            f"memory of it was bound since the move began ({first}): what is left stays where it is"
+        )
+        raise PlacedByUser(msg)
 
 
 def open_ranges(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from numad_py.act.refusals import Refusals
 from numad_py.act.tally import Tally
 from numad_py.act.users import strangers
 from numad_py.act.walk import Walk
-from numad_py.errors import Vanished
+from numad_py.errors import NumadError, Vanished
 from numad_py.kernel import clock, numa_maps
 from numad_py.kernel.held import HeldMemory
 from numad_py.kernel.procfs import ProcFs
@@ -38,10 +39,40 @@ def _nothing_stalled() -> dict[str, float]:
 
 
 def require_same(worker: WorkerId, memory: HeldMemory | None) -> None:
-    """Raise Vanished where a worker has another memory by now than the one that was held."""
+    """See to it that a worker still has the memory that was held.
+
+    Raises:
+        Vanished: it has another one by now.
+        NumadError: it can be had no more, since its main thread has exited.
+    """
     if memory is not None and not memory.there():
+        _require_main_thread(worker, ProcFs(memory.root))
         msg = f"process {worker.pid} ended, or has become another program"
         raise Vanished(msg)
+
+
+class _MainThreadExitedError(NumadError):
+    """The memory of a process that lives can be had no more under its pid."""
+
+
+def _require_main_thread(worker: WorkerId, procfs: ProcFs) -> None:
+    """Raise where the main thread has exited, and others still have the memory.
+
+    An exiting thread lets go of it (``exit_mm``, kernel/exit.c), so that it shows under the other
+    threads' ids alone, while the process lives.
+    """
+    with contextlib.suppress(Vanished):
+        if procfs.stat(worker.pid).state not in "ZX":
+            return
+        for tid in procfs.tids(worker.pid) - {worker.pid}:
+            with contextlib.suppress(Vanished):
+                if procfs.maps(tid):
+                    msg = (
+                        f"process {worker.pid} lives, but its main thread has exited, and the "
+                        "kernel shows its memory no more under its pid: what is left stays where "
+                        "it is"
+                    )
+                    raise _MainThreadExitedError(msg)
 
 
 @dataclass(frozen=True)
@@ -76,34 +107,49 @@ class Mover:
             memory: what was decided about; None: what the worker has now.
         """
         try:
-            with alive(decision.worker, self.procfs, self.syscalls, with_memory=True) as handle:
-                # Once it is held here: so it is the same until the end of the move.
-                require_same(decision.worker, memory)
-                resident = decision.finding.movable_bytes + decision.finding.immovable_bytes
-                small = resident <= policy.migrate_pages_limit_bytes
-                # migrate_pages knows no shares: all of a node goes to one.
-                plain = len({move.source for move in decision.moves}) == len(decision.moves)
-                try:
-                    whole = policy.method is Method.MIGRATE_PAGES and small and plain
-                    # Nor does it part files from other memory, nor what is shared with whom.
-                    whole = whole and not (decision.leave_files or decision.carried)
-                    # Nor when to stop: what was at home before a move stays there after an undo.
-                    whole = whole and not decision.give_back
-                    if whole and not self._placed_by_user(decision.worker.pid):
-                        self._migrate(decision, tally)
-                    else:
-                        self._walk(decision, policy, tally, stalled, handle)
-                finally:
-                    # A zombie has no memory: its files are empty, the calls say EINVAL.
-                    handle.check()
-        except (Vanished, ProcessLookupError):
-            tally.end = End.GONE
+            try:
+                self._move(decision, policy, tally, stalled, memory)
+            except (Vanished, ProcessLookupError):
+                _require_main_thread(decision.worker, self.procfs)
+                tally.end = End.GONE
+        except _MainThreadExitedError as said:
+            tally.end, tally.error = End.FAILED, str(said)
         except PlacedByUser as said:
-            tally.end, tally.error = End.STOPPED, str(said)
+            tally.end, tally.error = End.PLACED, str(said)
         refused_bytes = sum(tally.refused_bytes.values())
         trifle_bytes = min(TRIFLE_BYTES, TRIFLE_SHARE * decision.move_bytes)
         if tally.end is End.DONE and refused_bytes and refused_bytes >= trifle_bytes:
             tally.end = End.PARTIAL
+
+    def _move(
+        self,
+        decision: Decision,
+        policy: MigrationPolicy,
+        tally: Tally,
+        stalled: Look,
+        memory: HeldMemory | None,
+    ) -> None:
+        with alive(decision.worker, self.procfs, self.syscalls, with_memory=True) as handle:
+            # Once it is held here: so it is the same until the end of the move.
+            require_same(decision.worker, memory)
+            resident = decision.finding.movable_bytes + decision.finding.immovable_bytes
+            small = resident <= policy.migrate_pages_limit_bytes
+            # migrate_pages knows no shares: all of a node goes to one.
+            plain = len({move.source for move in decision.moves}) == len(decision.moves)
+            try:
+                whole = policy.method is Method.MIGRATE_PAGES and small and plain
+                # Nor does it part files from other memory, nor what is shared with whom.
+                whole = whole and not (decision.leave_files or decision.carried)
+                # Nor when to stop: what was at home before a move stays there after an undo.
+                whole = whole and not decision.give_back
+                if whole and not self._placed_by_user(decision.worker.pid):
+                    self._migrate(decision, tally)
+                else:
+                    self._walk(decision, policy, tally, stalled, handle)
+            finally:
+                # A zombie has no memory: its files are empty, the calls say EINVAL.
+                handle.check()
+                _require_main_thread(decision.worker, self.procfs)
 
     def _walk(
         self,

@@ -51,8 +51,8 @@ class _Queued:
     at_s: float
     """When it was submitted, by the monotonic clock."""
     memory: HeldMemory | None
-    """What its worker had then: by exec it becomes another program, with its pid and start time.
-    None where it cannot be held."""
+    """What its worker had when it was submitted: by exec it becomes another program, with its pid
+    and start time. None where it cannot be held."""
 
 
 class RealActuator:

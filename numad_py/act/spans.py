@@ -22,8 +22,9 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 
 def gaps(spans: Sequence[Span], start: int, end: int) -> Iterator[Span]:
     """Yield what of a stretch none of these covers, in order."""
-    at = max(0, bisect_right(spans, (start, start)) - 1)
-    for low, high in spans[at:]:
+    # By index: a slice would copy the rest for each of thousands of areas.
+    for at in range(max(0, bisect_right(spans, (start, start)) - 1), len(spans)):
+        low, high = spans[at]
         if low >= end:
             break
         if high <= start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from array import array
 from collections import Counter
@@ -43,8 +44,8 @@ class _Area:
     """Bytes by source that were seen there and have not been met yet."""
     barren: int = 0
     """Chunks in a row in which pages refused and none moved."""
-    refused: bool = False
-    """Whether any page of it has."""
+    kept: bool = False
+    """Whether any page that is remote may have stayed behind in what was walked over."""
     most_bytes: int = 0
     """That may be moved in the next chunk."""
     dense_until: int = 0
@@ -84,6 +85,8 @@ class Walk:
     """By source node: [target, bytes left] pairs in order."""
     _full: set[tuple[int, int]] = field(default_factory=set)
     """Targets without room, with the size of huge page that they have none for; 0: ordinary."""
+    _random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
+    """Draws pages; the same for the same move, so that a move can be done over."""
 
     @property
     def full(self) -> frozenset[tuple[int, int]]:
@@ -105,8 +108,9 @@ class Walk:
     def _range(self, found: Range) -> None:
         """Move one range until what was seen on the sources has been met, or all is seen anew."""
         area = _Area(found, dict(found.remote))
-        parts = self.refusals.open_parts(self.decision.worker, found.start, found.end)
-        for start, end in list(parts):
+        parts = list(self.refusals.open_parts(self.decision.worker, found.start, found.end))
+        area.kept = sum(end - start for start, end in parts) < found.end - found.start
+        for start, end in parts:
             while start < end and any(area.left.values()) and self._takes(found.huge_bytes):
                 duty_share = self._may_go_on()
                 if duty_share is None or self._look_again(start, area):
@@ -139,7 +143,7 @@ class Walk:
         if ranges is None:
             return False
         self._walked = merged([*self._walked, (area.found.start, at)])
-        clean = area.found.sure and not area.refused
+        clean = area.found.sure and not area.kept
         fresh = open_ranges(ranges, self._walked, sure_from=at if clean else None)
         if self.tally.moved_bytes >= self.decision.move_bytes:
             # Who goes on making areas far from home is another decision's: this move ends.
@@ -187,8 +191,9 @@ class Walk:
         chunk = self._pages(start, end, area.found)
         # Before any is moved: what comes to a source by this move is not taken away again.
         found = {source: chunk.on(source) for source in self._budget}
+        remote_bytes = sum(remote.total_bytes for remote in found.values())
         wide = end - start > area.most_bytes
-        if wide and sum(remote.total_bytes for remote in found.values()) > area.most_bytes:
+        if wide and remote_bytes > area.most_bytes:
             area.dense_until = end
             self.pace.after(0, clock.monotonic_s() - began_s, duty_share)
             return False
@@ -197,8 +202,8 @@ class Walk:
             if remote and not self._spent(source):
                 area.left[source] = max(0, area.left.get(source, 0) - remote.total_bytes)
                 refused |= self._move(source, remote, area.found)
-        area.refused |= refused
         moved_bytes = self.tally.moved_bytes - moved_before
+        area.kept |= moved_bytes < remote_bytes
         self.pace.after(moved_bytes, clock.monotonic_s() - began_s, duty_share)
         if moved_bytes:
             area.barren = 0
@@ -217,11 +222,19 @@ class Walk:
         """
         addresses = addresses_of(start, end, found.page_bytes)
         if found.whole_on is not None:
-            few = self._nodes_of(addresses[:: -(-len(addresses) // SAMPLED)])
+            few = self._nodes_of(self._drawn(addresses))
             if few.count(found.whole_on) == len(few):
                 there = array("i", [found.whole_on]) * len(addresses)
                 return Pages(addresses, there, found.page_bytes)
         return Pages(addresses, self._nodes_of(addresses), found.page_bytes)
+
+    def _drawn(self, addresses: array[int]) -> array[int]:
+        """Return SAMPLED of these, one of each stretch: memory may have come home by stripes."""
+        step = -(-len(addresses) // SAMPLED)
+        stretches = range(0, len(addresses), step)
+        drawn = (at + self._random.randrange(step) for at in stretches)
+        last = len(addresses) - 1
+        return array("Q", (addresses[min(at, last)] for at in drawn))
 
     def _nodes_of(self, addresses: array[int]) -> array[int]:
         return self.syscalls.move_pages_query(self.decision.worker.pid, addresses)

@@ -34,8 +34,9 @@ class End(str, Enum):
     PARTIAL = "partial"
     """Some pages did not move; the page counts say why."""
     STOPPED = "stopped"
-    """Broken off between two chunks: shutdown, pause or reload; or its user placed it by hand
-    meanwhile, which ``error`` tells."""
+    """Broken off between two chunks: shutdown, pause or reload."""
+    PLACED = "placed"
+    """Its user placed it by hand meanwhile, which ``error`` tells: the rest stays where it is."""
     GONE = "gone"
     """The worker ended, or its pid is another process or program by now."""
     NO_ROOM = "no-room"

@@ -228,6 +228,7 @@ ENDS: Mapping[End, str] = {
     End.DONE: "all that was to be done is done",
     End.PARTIAL: "some of it would not move",
     End.STOPPED: "it was broken off on the way",
+    End.PLACED: "it was placed by its user meanwhile, so the rest stays where it is",
     End.GONE: "the worker had ended",
     End.NO_ROOM: "there was no room any more",
     End.PRESSURE: "memory stayed short, so it was broken off",

@@ -184,7 +184,7 @@ def _say_outcome(outcome: Outcome) -> None:
         facts["pages"] = {status.value: n for status, n in outcome.pages.items()}
     if outcome.error:
         facts["error"] = outcome.error
-    tell = log.info if outcome.end in {End.DONE, End.STOPPED, End.GONE} else log.warning
+    tell = log.info if outcome.end in {End.DONE, End.STOPPED, End.PLACED, End.GONE} else log.warning
     tell(f"move {outcome.end.value}", **facts)
 
 

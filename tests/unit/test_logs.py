@@ -178,7 +178,7 @@ def test_every_outcome_is_said_and_a_bad_one_is_a_warning(end: End, stream: io.S
     Voice().say_outcomes((one, one))
     lines = said(stream)
     assert len(lines) == (0 if end is End.SIMULATED else 2)
-    quiet = {End.DONE, End.STOPPED, End.GONE}
+    quiet = {End.DONE, End.STOPPED, End.PLACED, End.GONE}
     for line in lines:
         assert line["event"] == f"move {end.value}"
         assert line["level"] == ("info" if end in quiet else "warning")

@@ -25,15 +25,16 @@ BEFORE = {MAIN: HERE, 11: HERE, 12: HERE, 13: HERE}
         ({**BEFORE, 11: THERE, 12: THERE, 13: THERE}, True),
         ({**BEFORE, MAIN: THERE}, True),
         (dict.fromkeys(BEFORE, BOTH), False),
-        ({MAIN: HERE, **dict.fromkeys(range(20, 30), THERE)}, False),
+        ({MAIN: HERE, **dict.fromkeys(range(20, 30), THERE)}, True),
+        ({**BEFORE, **dict.fromkeys(range(20, 24), THERE)}, False),
         ({}, False),
     ],
-    ids=["half", "most", "main", "overlap", "new", "gone"],
+    ids=["half", "most", "main", "overlap", "new", "some new", "gone"],
 )
 def test_a_worker_is_pinned_elsewhere_by_its_main_thread_or_by_most(
     now: Mapping[int, frozenset[int]], *, ends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To where none of the CPUs is on which they could run; threads born since do not count."""
+    """To where none of the CPUs is on which they could run, or their creators could."""
     time_s = [100.0]
     monkeypatch.setattr("numad_py.kernel.clock.monotonic_s", lambda: time_s[0])
     masks = iter([BEFORE, now])

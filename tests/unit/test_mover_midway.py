@@ -12,6 +12,7 @@ import pytest
 
 from numad_py.act.lookout import AGAIN_S, MOST_SHARE
 from numad_py.act.mover import Mover
+from numad_py.act.refusals import Refusals
 from numad_py.act.tally import Tally
 from numad_py.act.walk import ASKED_BYTES, SAMPLED
 from numad_py.model.outcome import End, PageStatus
@@ -42,7 +43,7 @@ class Long:
         self.at_call: dict[int, Callable[[], object]] = {}
         monkeypatch.setattr("numad_py.kernel.clock.monotonic_s", lambda: self.now_s)
 
-    def move(self, planned_bytes: int = 2 * SIZE) -> Tally:
+    def move(self, planned_bytes: int = 2 * SIZE, refusals: Refusals | None = None) -> Tally:
         """Bring all of it to node 0."""
         long, tally = self, Tally()
 
@@ -59,7 +60,8 @@ class Long:
         self.kernel.on_call = on_call
         what = decision(this_process(), [MemoryMove(1, 0, planned_bytes)])
         stop = threading.Event()
-        mover = Mover(Shown(self.kernel), self.kernel, lambda _n, _p: 1 << 60, stop)
+        known = refusals or Refusals()
+        mover = Mover(Shown(self.kernel), self.kernel, lambda _n, _p: 1 << 60, stop, known)
         mover.move(what, chunked(CHUNK), tally)
         return tally
 
@@ -77,13 +79,25 @@ def long(monkeypatch: pytest.MonkeyPatch) -> Long:
 @pytest.mark.parametrize("number", [0, 1], ids=["under way", "waits"])
 def test_memory_that_its_user_binds_meanwhile_ends_the_move(long: Long, number: int) -> None:
     """At the next look, and it is said why; what was moved before is told."""
+    if number == 0:
+        long.kernel.areas.pop()
     long.at_call[2] = lambda: long.bind(number)
     tally = long.move()
-    assert tally.end is End.STOPPED
+    assert tally.end is End.PLACED
     assert tally.error is not None
     assert "was bound since the move began (bind:1" in tally.error
     assert len(long.kernel.calls) <= 2 + 3
     assert tally.moved == long.kernel.moved
+
+
+def test_the_lesser_part_that_is_bound_meanwhile_is_left_out(long: Long) -> None:
+    """A library that binds a buffer has not placed the worker: the rest goes home."""
+    long.at_call[2] = lambda: long.bind(0)
+    tally = long.move()
+    assert (tally.end, tally.moved) == (End.DONE, long.kernel.moved)
+    nodes = {a: folio.node for a, folio in long.kernel.folios.items()}
+    assert {node for a, node in nodes.items() if a >= SECOND} == {0}
+    assert sum(node == 1 for a, node in nodes.items() if a < SECOND) > SIZE // PAGE // 2
 
 
 def test_memory_that_was_bound_before_or_is_none_of_the_moves_ends_nothing(long: Long) -> None:
@@ -113,7 +127,7 @@ def test_threads_that_its_user_pins_elsewhere_meanwhile_end_the_move(
     """Memory would go where nobody is: at the next look that is seen, and said."""
     long.at_call[2] = lambda: os.sched_setaffinity(0, {cpus[1]})
     tally = long.move()
-    assert tally.end is End.STOPPED
+    assert tally.end is End.PLACED
     assert tally.error is not None
     assert f"pinned elsewhere since the move began (CPUs {cpus[1]})" in tally.error
     assert len(long.kernel.calls) <= 2 + 3
@@ -180,6 +194,17 @@ def test_what_refused_is_neither_tried_anew_nor_taken_for_the_rest(long: Long) -
     assert max(long.kernel.tries().values()) <= 2
 
 
+def test_what_is_known_to_refuse_is_not_taken_for_moved_at_the_next_look(long: Long) -> None:
+    """What a look finds remote may lie there, so that the rest is asked for page by page."""
+    refusals = Refusals()
+    refusals.add(this_process(), [(BASE, BASE + 2 * PAGE)])
+    long.kernel.areas.pop()
+    long.at_call[0] = lambda: long.kernel.fill(BASE + SIZE - 3 * PAGE, 2 * PAGE, 0)
+    tally = long.move(refusals=refusals)
+    assert len(long.looks) > 2
+    assert tally.moved == long.kernel.moved
+
+
 def test_an_area_that_was_given_up_is_not_taken_up_at_the_next_look(long: Long) -> None:
     """Each of its pages was tried twice at most: not again because it was looked at again."""
     long.kernel.fill(BASE, SIZE, 1, bar=Bar.PINNED)
@@ -201,15 +226,19 @@ def test_areas_are_looked_at_the_less_the_longer_that_takes(long: Long) -> None:
     assert all(pause >= long.look_s / MOST_SHARE for pause in pauses)
 
 
-@pytest.mark.parametrize("every", [2, 8])
+@pytest.mark.parametrize(("every", "first"), [(2, 0), (2, 1), (4, 0), (4, 3)])
 def test_pages_that_came_home_by_themselves_are_not_counted_as_moved(
-    long: Long, every: int
+    long: Long, every: int, first: int
 ) -> None:
-    """The kernel's own balancing works meanwhile: a few of each chunk are asked for first."""
+    """The kernel's own balancing works meanwhile: a few of each chunk are asked for first.
+
+    Whichever they are: threads that share memory page by page bring home stripes.
+    """
     long.kernel.areas.pop()
+    long.call_s = lambda: 0.0
 
     def come_home() -> None:
-        for number in range(2 * CHUNK // PAGE, SIZE // PAGE, every):
+        for number in range(2 * CHUNK // PAGE + first, SIZE // PAGE, every):
             long.kernel.folios[BASE + number * PAGE].node = 0
 
     long.at_call[0] = come_home

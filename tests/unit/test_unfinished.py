@@ -47,7 +47,11 @@ def seen(remote_bytes: int, at_s: float = 100.0) -> Snapshot:
 
 @pytest.mark.parametrize(
     ("end", "then"),
-    [(End.STOPPED, Reason.REMOTE_MEMORY), (End.DONE, Reason.BELOW_THRESHOLD)],
+    [
+        (End.STOPPED, Reason.REMOTE_MEMORY),
+        (End.PLACED, Reason.BELOW_THRESHOLD),
+        (End.DONE, Reason.BELOW_THRESHOLD),
+    ],
 )
 def test_what_a_pause_broke_off_goes_on_below_the_threshold(end: End, then: Reason) -> None:
     """At 98 % nothing would be begun; what was begun and stopped by us is finished."""
@@ -57,3 +61,17 @@ def test_what_a_pause_broke_off_goes_on_below_the_threshold(end: End, then: Reas
     state = remember(state, [Outcome(decision, end, 100.0, 1.0, moved={(1, 0): GIB})], 101.0)
     (again,) = decide(seen(GIB // 50, 1000.0), Policy(), state)[0].decisions
     assert again.reason is then
+
+
+@pytest.mark.parametrize(
+    ("end", "then"), [(End.STOPPED, Reason.REMOTE_MEMORY), (End.PLACED, Reason.COOLDOWN)]
+)
+def test_what_its_user_ended_is_not_begun_again_at_once(end: End, then: Reason) -> None:
+    """It cools down as after any move, though much is remote still; then it is looked at anew."""
+    plan, state = decide(seen(GIB), Policy(), DecisionState())
+    half = Outcome(plan.decisions[0], end, 100.0, 1.0, moved={(1, 0): GIB // 2}, error="bound")
+    state = remember(state, [half], 101.0)
+    (again,) = decide(seen(GIB // 2, 106.0), Policy(), state)[0].decisions
+    assert again.reason is then
+    (later,) = decide(seen(GIB // 2, 10000.0), Policy(), state)[0].decisions
+    assert later.reason is Reason.REMOTE_MEMORY
