@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -69,13 +70,22 @@ def still_to_come(reserved: Iterable[Reservation], snapshot: Snapshot) -> Reserv
     or the same memory would be counted twice until the reservation ends.
     """
     left = list(Reservations(tuple(reserved)).at(snapshot.at_s).alive)
-    for worker in snapshot.workers if left else ():
+    nodes = [one.nodes for one in left]
+    # There may be many, of few sets of nodes.
+    cpus = {its: snapshot.topology.cpus_of(its) for its in set(nodes)}
+    open_ = [i for i, one in enumerate(left) if _is_left(one)]
+    first_s = min((left[i].made_at_s for i in open_), default=math.inf)
+    for worker in snapshot.workers:
         began_at_s = snapshot.at_s - worker.age_s
-        mask = user_mask(worker, snapshot.topology)
-        for i, one in enumerate(left):
-            is_its = bool(mask) and mask <= snapshot.topology.cpus_of(one.nodes)
-            if is_its and began_at_s >= one.made_at_s and _is_left(one):
-                left[i] = _taken_up(one, worker)
+        mask = user_mask(worker, snapshot.topology) if began_at_s >= first_s else frozenset()
+        around = {its for its, those in cpus.items() if mask <= those} if mask else set()
+        if not around:
+            continue
+        for at, i in enumerate(open_):
+            if nodes[i] in around and began_at_s >= left[i].made_at_s:
+                left[i] = _taken_up(left[i], worker)
+                if not _is_left(left[i]):
+                    del open_[at]
                 break
     return Reservations(tuple(left))
 

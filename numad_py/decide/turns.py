@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from numad_py.decide.moves import Shortage, moves_home, remote_bytes, shortage
 from numad_py.decide.planner import busyness
@@ -45,7 +45,8 @@ def turns(
     """Return what each may do.
 
     One is always set in motion, however large, so that none is too large for ever. Where the home
-    has too little room, it may be that others are still to leave it.
+    has too little room, it may be that others are still to leave it: those that move now, and those
+    whose turn comes after such. Nobody waits for who cannot move, and no two for each other.
 
     Args:
         wishes: who is to move.
@@ -64,26 +65,26 @@ def turns(
         ),
     )
     leaving = _leaving(snapshot, state)
-    for wish in ranked:
-        leaving[wish.worker.label] = remote_bytes(wish.worker, wish.home, state.of(wish.worker.id))
+    lacking: list[_Lacking] = []
     found: dict[WorkerId, Turn] = {}
     begun: list[str] = []
     in_motion = 0
     for wish in ranked:
-        label = wish.worker.label
+        label, memory = wish.worker.label, state.of(wish.worker.id)
+        away = remote_bytes(wish.worker, wish.home, memory)
+        if (short := shortage(wish.worker, wish.home, memory, topology, room)) is not None:
+            found[wish.worker.id] = Turn(None, (), short)
+            lacking.append(_Lacking(wish, away, short))
+            continue
+        leaving[label] = away
         if begun and in_motion + wish.finding.remote_bytes > most_bytes:
             found[wish.worker.id] = Turn(None, tuple(begun))
             continue
-        memory = state.of(wish.worker.id)
-        moves = moves_home(wish.worker, wish.home, memory, topology, room)
-        if moves is None:
-            short = shortage(wish.worker, wish.home, memory, topology, room)
-            makers = _makers_of_room(wish, leaving, short) if short is not None else ()
-            found[wish.worker.id] = Turn(None, makers, short)
-            continue
         begun.append(label)
         in_motion += wish.finding.remote_bytes
-        found[wish.worker.id] = Turn(moves)
+        found[wish.worker.id] = Turn(moves_home(wish.worker, wish.home, memory, topology, room))
+    for one in _queued(lacking, leaving):
+        found[one.wish.worker.id] = Turn(None, tuple(sorted(one.makers)), one.short)
     return found
 
 
@@ -110,19 +111,51 @@ def _leaving(snapshot: Snapshot, state: DecisionState) -> dict[str, Leaving]:
     }
 
 
-def _makers_of_room(wish: Wish, leaving: Mapping[str, Leaving], short: Shortage) -> tuple[str, ...]:
-    """Return who is to leave a worker's home, where it has room enough once they have."""
-    lacking = short.coming_bytes - short.room_bytes
-    makers = []
-    for label, away in leaving.items():
+@dataclass
+class _Lacking:
+    """A wish whose home has too little room, and who is known to leave it."""
+
+    wish: Wish
+    away: Leaving
+    short: Shortage
+    makers: list[str] = field(default_factory=list)
+    left_bytes: int = 0
+    """What those leave on its home, of what it has too little of."""
+
+    def count(self, label: str, away: Leaving) -> None:
+        """Count one that leaves nodes."""
+        short = self.short
         # Huge pages that are made are made of whatever leaves.
         made = short.made and short.huge_bytes is not None
         leaving_it = away.values() if made else [away.get(short.huge_bytes, {})]
-        leaves = sum(by_node.get(node, 0) for by_node in leaving_it for node in wish.home.nodes)
-        if label != wish.worker.label and leaves:
-            makers.append(label)
-            lacking -= leaves
-    return tuple(sorted(makers)) if lacking <= 0 else ()
+        nodes = self.wish.home.nodes
+        leaves = sum(by_node.get(node, 0) for by_node in leaving_it for node in nodes)
+        if leaves:
+            self.makers.append(label)
+            self.left_bytes += leaves
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room enough once they have left."""
+        return self.left_bytes >= self.short.coming_bytes - self.short.room_bytes
+
+
+def _queued(lacking: Iterable[_Lacking], leaving: Mapping[str, Leaving]) -> Iterator[_Lacking]:
+    """Yield those that will have room once others have left, who make room for others in turn.
+
+    Args:
+        lacking: all that have too little room now.
+        leaving: who leaves without having to wait for room, by label.
+    """
+    waiting = list(lacking)
+    while waiting and leaving:
+        for one in waiting:
+            for label, away in leaving.items():
+                one.count(label, away)
+        queued = [one for one in waiting if one.has_room]
+        yield from queued
+        waiting = [one for one in waiting if not one.has_room]
+        leaving = {one.wish.worker.label: one.away for one in queued}
 
 
 def value(wish: Wish, memory: WorkerMemory, topology: Topology) -> float:

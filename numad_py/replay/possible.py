@@ -15,6 +15,8 @@ from numad_py.model.topology import LOCAL_DISTANCE, Topology
 
 UNSURE = 1.25
 """A worker has no more memory than the machine, times this: a sample may be as wrong."""
+_MOST = 1e18
+"""No time, rate or number of CPUs is greater; JSON's readers take infinity, and what is none."""
 _MOST_SHARE = 1.001
 """Shares add up to one, give or take what rounding does."""
 
@@ -29,6 +31,8 @@ class Seen:
 
     def problems(self, snapshot: Snapshot) -> Iterator[str]:
         """Yield ``key: what is wrong`` of a look; looks come in the order of the recording."""
+        for value in _odd((snapshot.at_s,)):
+            yield f"at_s: {value:g} is no time"
         if snapshot.at_s < self._at_s:
             yield f"at_s: {snapshot.at_s:g} s is before the look above it"
         self._at_s = snapshot.at_s
@@ -43,6 +47,9 @@ class Seen:
                 yield f"workers[{i}].{key}: {worker.label} {what}"
 
     def _worker(self, worker: Worker, most: int) -> Iterator[tuple[str, str]]:
+        for key, values in _floats(worker):
+            for value in _odd(values):
+                yield key, f"has {value:g} there, no figure of a machine"
         if worker.demand_cpus < 0:
             yield "demand_cpus", f"keeps {worker.demand_cpus:g} CPUs busy, less than none"
         shares = worker.run_share
@@ -93,11 +100,39 @@ def _states(snapshot: Snapshot) -> Iterator[str]:
         for name in ("total_bytes", "free_bytes", "reclaimable_bytes"):
             if (size := getattr(state, name)) < 0:
                 yield f"{key}.{name}: {size} is less than 0"
+        for value in _odd((state.busy_cpus,)):
+            yield f"{key}.busy_cpus: {value:g} is no figure of a machine"
         if (state.busy_cpus or 0.0) < 0:
             yield f"{key}.busy_cpus: {state.busy_cpus} is less than 0"
         for pool in state.huge_pages:
             if pool.page_bytes <= 0 or pool.free < 0 or pool.total < 0:
                 yield f"{key}.huge_pages: a size or a number of pages is less than 0"
+
+
+def _floats(worker: Worker) -> Iterator[tuple[str, Iterable[float | None]]]:
+    """Yield what of a worker is no whole number, by key."""
+    yield "demand_cpus", (worker.demand_cpus,)
+    yield "age_s", (worker.age_s,)
+    yield "execed_at_s", (worker.execed_at_s,)
+    yield "run_share", worker.run_share.values()
+    if (found := worker.residency) is not None:
+        yield "residency", (found.read_at_s, found.cost_s)
+        if found.confirmed is not None:
+            yield "residency.confirmed", (found.confirmed.at_s, found.confirmed.error_share)
+    if (rates := worker.bandwidth) is not None:
+        yield "bandwidth", (rates.local_bytes_per_s, rates.total_bytes_per_s)
+    if (read := worker.guard) is not None:
+        # The last bucket of a histogram has no bound: infinity is its right name.
+        counts = (count for _, count in read.buckets)
+        yield "guard", (read.at_s, read.count, read.value, *counts)
+
+
+def _odd(values: Iterable[float | None]) -> Iterator[float]:
+    """Yield what is infinite, beyond all measure, or no number."""
+    for value in values:
+        # Nothing compares to what is no number.
+        if value is not None and not abs(value) <= _MOST:
+            yield value
 
 
 def _twice(where: str, key: str, names: list[str]) -> Iterator[str]:

@@ -219,6 +219,23 @@ def _entry(shot: dict[str, Any]) -> dict[str, Any]:
             lambda s: s["workers"][0].update(demand_cpus=-1.0),
             "workers[0].demand_cpus: x/2 keeps -1 CPUs busy, less than none",
         ),
+        (
+            lambda s: s["workers"][0].update(demand_cpus=1e308),
+            "workers[0].demand_cpus: x/2 has 1e+308 there, no figure of a machine",
+        ),
+        (
+            lambda s: s["workers"][0].update(demand_cpus=float("inf")),
+            "workers[0].demand_cpus: x/2 has inf there, no figure of a machine",
+        ),
+        (
+            lambda s: s["workers"][0].update(run_share={"0": float("nan")}),
+            "workers[0].run_share: x/2 has nan there, no figure of a machine",
+        ),
+        (
+            lambda s: s["workers"][0].update(age_s=float("-inf")),
+            "workers[0].age_s: x/2 has -inf there, no figure of a machine",
+        ),
+        (lambda s: s.update(at_s=float("nan")), "at_s: nan is no time"),
         (lambda s: s["workers"].append(s["workers"][0]), "workers[1].id: 12 is there twice"),
         (
             lambda s: s.update(

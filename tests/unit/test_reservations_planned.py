@@ -13,6 +13,7 @@ from numad_py.model.machine import HugePages, NodeState
 from numad_py.model.plan import Decision, DecisionState, Home, HomeSource, Reason, WorkerMemory
 from numad_py.model.residency import Kind, Mobility, Residency, entries_of
 from numad_py.model.snapshot import Snapshot, Worker
+from numad_py.model.topology import Topology
 from numad_py.policy.schema import HugeTlb, MigrationPolicy, Policy
 from tests.unit import seen
 from tests.unit.advised import N, advised
@@ -142,3 +143,30 @@ def test_promised_cpus_are_promised_once() -> None:
         for more in range(1, 4):
             found = advised(look, more, reserved=reserved)
             assert found.crowded is (asked + more > 20)
+
+
+def test_many_reservations_are_not_gone_through_for_their_cpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a set of nodes has is worked out once, whatever is promised there and to how many."""
+    asked: list[frozenset[int]] = []
+    cpus_of = Topology.cpus_of
+
+    def counted(self: Topology, ids: frozenset[int]) -> frozenset[int]:
+        asked.append(ids)
+        return cpus_of(self, ids)
+
+    monkeypatch.setattr(Topology, "cpus_of", counted)
+    look = tight(pinned({1: 4}, age_s=5.0))
+    made_at_s = {100: seen.NOW_S - 10, 102: seen.NOW_S - 9}
+    reserved = tuple(
+        Reservation(
+            i, None, {i % 2: 8 * GIB}, {i % 2: 1.0}, UNTIL_S, made_at_s.get(i, seen.NOW_S - 1)
+        )
+        for i in range(1024)
+    )
+    left = still_to_come(reserved, look)
+    assert len(set(asked)) == len(asked)
+    assert len(asked) <= 3
+    # It was begun for the first that is old enough.
+    assert [i for i, one in enumerate(left.alive) if one != reserved[i]] == [100]

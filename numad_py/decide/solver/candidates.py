@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from numad_py.decide.solver.problem import Item, Place, Problem, Weights
+from numad_py.decide.solver.work import Work
 from numad_py.model.plan import Cost
 from numad_py.model.topology import LOCAL_DISTANCE
 
@@ -55,6 +56,8 @@ class Choices:
         """Weigh every candidate of every item."""
         self.places = problem.places
         self.weights = problem.weights
+        self.work = Work()
+        """What may still be spent on the search."""
         self.items = tuple(sorted(problem.items, key=lambda item: item.key))
         self.position = {place.id: at for at, place in enumerate(self.places)}
         self.room = [max(0, place.room_bytes) for place in self.places]

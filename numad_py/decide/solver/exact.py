@@ -1,6 +1,6 @@
 """The best answer of all, where there are few items: depth first, cut where nothing can come of it.
 
-The work is bounded by a number of states, not by a clock: the same input gives the same answer.
+The work is bounded by a number of steps, not by a clock: the same input gives the same answer.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from numad_py.decide.solver.candidates import Candidate, Choices, least_cpus
 from numad_py.decide.solver.tally import Tally
 
-STATES = 6_000
-"""Looked at, at most; about ten microseconds each."""
+MOST_STEPS = 200_000
+"""Spent at most, where nothing else is said."""
+_STATE_STEPS = 12
+"""What it takes to look at one state, beside what dividing bytes takes and being accepted."""
 MOST_ITEMS = 12
 """With more it would seldom end within these."""
 
@@ -24,15 +26,19 @@ class Exact:
         choices: Choices,
         best: int | None,
         accept: Callable[[Sequence[Candidate]], bool],
+        most_steps: int = MOST_STEPS,
     ) -> None:
-        """Begin with the objective of a known answer; take none that ``accept`` refuses."""
+        """Begin with the objective of a known answer; take none that ``accept`` refuses.
+
+        Spends ``most_steps`` at most, what ``accept`` spends included.
+        """
         self._choices = choices
         self._tally = Tally(choices)
         self._best = best
         self._accept = accept
+        self._most_steps = most_steps
         self.picks: list[Candidate] | None = None
         """An answer better than the known one, if there is any."""
-        self.states = 0
         # Large ones first: what they leave says soonest whether the others can fit.
         self._order = sorted(
             range(len(choices.items)), key=lambda i: (-choices.items[i].size_bytes, i)
@@ -41,13 +47,15 @@ class Exact:
 
     def run(self) -> bool:
         """Search; say whether it came to its end, so that the best answer is known to be it."""
-        self._down(0)
-        return self.states <= STATES
+        work = self._choices.work
+        with work.part(self._most_steps):
+            self._down(0)
+            return not work.done
 
     def _down(self, depth: int) -> None:
-        self.states += 1
-        if self.states > STATES:
+        if self._choices.work.done:
             return
+        self._choices.work.spend(_STATE_STEPS)
         if depth == len(self._order):
             picks = self._tally.chosen()
             if self._accept(picks):

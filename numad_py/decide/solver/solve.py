@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from numad_py.decide.solver.candidates import CPU_UNITS, Candidate, Choices
 from numad_py.decide.solver.exact import MOST_ITEMS, Exact
 from numad_py.decide.solver.order import Route, route
@@ -10,6 +13,8 @@ from numad_py.decide.solver.search import at_rest, cheapest, improve, search, st
 from numad_py.decide.solver.tally import Tally, tally_of
 from numad_py.model.plan import Alternative, Cost, Limit
 
+_REACHED_STEPS = (150, 3_000, 30_000)
+"""Spent at most on the way to each of many answers; more where less has not told of all."""
 ALTERNATIVES = 3
 """So many other homes are told of for each item."""
 
@@ -30,7 +35,9 @@ def _placed(choices: Choices) -> tuple[Tally, bool]:
     tally = cheapest(choices)
     if tally.total == choices.least and tally.fits():
         return tally, True
-    tally = search(choices)
+    with choices.work.uncounted():
+        # That has an end of its own, and the larger the machine, the more it takes.
+        tally = search(choices)
     if tally.total == choices.least:
         return tally, True
     if len(choices.items) > MOST_ITEMS:
@@ -52,22 +59,62 @@ def _reachable(choices: Choices, picks: list[Candidate], way: Route) -> tuple[Ta
         picks = list(picks)
         for item in way.stuck:
             picks[item] = at_rest(choices.candidates[item])
-        way = route(choices, picks)
+        # Without those that are stuck all others can be made as they were.
+        way = replace(way, stuck=()) if choices.work.done else route(choices, picks)
     tally = tally_of(choices, picks)
     # From where all are now, single moves find room one after another, mostly.
     for start, still in ((tally, frozenset()), (tally, frozen), (stayed(choices), frozenset())):
+        if choices.work.done:
+            break
         trial = tally_of(choices, start.chosen())
         improve(trial, frozenset(still))
         if trial.total < tally.total and not (there := route(choices, trial.chosen())).stuck:
             tally, way = trial, there
     proven = False
     if len(choices.items) <= MOST_ITEMS:
-        exact = Exact(choices, tally.total, lambda p: not route(choices, p).stuck)
-        proven = exact.run()
-        if exact.picks is not None:
-            tally = tally_of(choices, exact.picks)
-            way = route(choices, exact.picks)
+        can_be_reached = _Reachable(choices)
+        for steps in _REACHED_STEPS:
+            can_be_reached.begin(steps)
+            exact = Exact(choices, tally.total, can_be_reached, choices.work.left)
+            proven = exact.run()
+            if exact.picks is not None:
+                tally, way = tally_of(choices, exact.picks), can_be_reached.way
+            if not proven or can_be_reached.certain:
+                break
+        proven = proven and can_be_reached.certain
     return tally, proven, way
+
+
+class _Reachable:
+    """Says whether there is a way to an answer, as long as that is told soon."""
+
+    def __init__(self, choices: Choices) -> None:
+        self._choices = choices
+        self._steps = 0
+        self._known: dict[tuple[tuple[int, int], ...], Route] = {}
+        """By where those that move go to: who stays is in the way whatever its home is called."""
+        self.way = Route((), {}, ())
+        """To the last answer to which there is one."""
+        self.certain = True
+        """Whether it is known of all that were refused that there is none."""
+
+    def begin(self, steps: int) -> None:
+        """Forget what was not found out, and spend so many steps on each from here on."""
+        self._steps, self.certain = steps, True
+        told = self._known.items()
+        self._known = {key: way for key, way in told if way.certain or not way.stuck}
+
+    def __call__(self, picks: Sequence[Candidate]) -> bool:
+        """Answer; no also where it was not found out."""
+        key = tuple((item, pick.mask) for item, pick in enumerate(picks) if pick.arriving)
+        if (way := self._known.get(key)) is None:
+            with self._choices.work.part(self._steps):
+                way = self._known[key] = route(self._choices, picks)
+        if not way.stuck:
+            self.way = way
+        elif not way.certain:
+            self.certain = False
+        return not way.stuck
 
 
 def _solution(

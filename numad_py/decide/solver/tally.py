@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from numad_py.decide.solver.candidates import Candidate, Choices, positions
 from numad_py.decide.solver.flow import divide
+from numad_py.decide.solver.work import Work
 
 _FEW_MASKS = 5
 """Up to so many sets of nodes are shared out, every union of them is looked at (Hall's theorem);
@@ -61,7 +62,7 @@ class Tally:
         pool = self._pool
         if candidate.divisible:
             pool = {**pool, candidate.mask: pool.get(candidate.mask, 0) + candidate.divisible}
-        return divisible(pool, room)
+        return divisible(pool, room, self.choices.work)
 
     def holds(self, candidate: Candidate) -> bool:
         """Say whether there is memory for one that has been put somewhere already."""
@@ -69,7 +70,7 @@ class Tally:
             return False
         if not candidate.divisible and not (self._pool and self._shared(candidate)):
             return True
-        return divisible(self._pool, self.room)
+        return divisible(self._pool, self.room, self.choices.work)
 
     def put(self, item: int, candidate: Candidate) -> None:
         """Put an item somewhere, whether there is room or not; the total grows by its price."""
@@ -129,7 +130,9 @@ class Tally:
 
     def fits(self) -> bool:
         """Say whether memory is enough for all that have been put somewhere."""
-        return min(self.room, default=0) >= 0 and divisible(self._pool, self.room)
+        return min(self.room, default=0) >= 0 and divisible(
+            self._pool, self.room, self.choices.work
+        )
 
     def lacks_cpus(self) -> bool:
         """Say whether fewer CPUs could lack than do, as far as their sum tells."""
@@ -169,7 +172,7 @@ def tally_of(choices: Choices, picks: Sequence[Candidate]) -> Tally:
     return tally
 
 
-def divisible(pool: Mapping[int, int], room: Sequence[int]) -> bool:
+def divisible(pool: Mapping[int, int], room: Sequence[int], work: Work | None = None) -> bool:
     """Say whether bytes by set of nodes can be shared out within the nodes' room.
 
     They can where no union of sets must hold more than its nodes have room for.
@@ -177,14 +180,17 @@ def divisible(pool: Mapping[int, int], room: Sequence[int]) -> bool:
     if not pool:
         return True
     if len(pool) > _FEW_MASKS:
-        return divide(list(pool.items()), room) is not None
-    for members, nodes in _unions(tuple(pool)):
+        return divide(list(pool.items()), room, work) is not None
+    unions = _unions(tuple(pool))
+    if work is not None:
+        work.spend(len(unions))
+    for members, nodes in unions:
         if sum(pool[mask] for mask in members) > sum(room[at] for at in nodes):
             return False
     return True
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _unions(masks: tuple[int, ...]) -> list[tuple[list[int], tuple[int, ...]]]:
     """Return each union of sets of nodes: the sets that lie within it, and its positions."""
     unions = {0}
