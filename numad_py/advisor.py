@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from numad_py.decide.advise import advise, coming_bytes
-from numad_py.decide.reservations import MOST, Reservations
+from numad_py.decide.reservations import MOST, Reservations, still_to_come
 from numad_py.errors import NumadError
 from numad_py.kernel import clock
 from numad_py.kernel.procfs import ProcFs
@@ -47,15 +47,16 @@ class Advisor:
         request, name = request_of(arguments), name_of(arguments)
         # What was started on one that has ended since the last look is not seen yet.
         alive = self._reserved.at(min(now_s, seen.began_at_s or now_s))
-        others = alive.without(name)
+        others = still_to_come(alive.without(name).alive, seen.snapshot)
         coming = coming_bytes(seen.plan)
         found = advise(seen.snapshot, policy.placement, request, others, coming)
         document = advice_document(request, found, source="daemon")
         self._reserved = alive
         if isinstance(found, NoAdvice) or not policy.placement.reserve_s:
             return document
-        if others.full:
-            soonest_s = min(one.until_s for one in others.alive) - now_s
+        kept = alive.at(now_s).without(name)
+        if kept.full:
+            soonest_s = min(one.until_s for one in kept.alive) - now_s
             msg = (
                 f"{MOST} reservations are alive, and there can be no more; the next ends in "
                 f"{soonest_s:.0f} s. See placement.reserve of the policy"

@@ -10,6 +10,9 @@ from numad_py.decide.home import user_mask
 from numad_py.model.advice import Advice, Reservation
 from numad_py.model.snapshot import Snapshot, Worker
 
+ASKED_S = 10.0
+"""Whoever asks and then becomes the program by exec (``advise --run``) began so long before the
+promise at most."""
 MOST = 1024
 """Whoever asks in a loop must not fill our memory."""
 
@@ -65,9 +68,10 @@ class Reservations:
 def still_to_come(reserved: Iterable[Reservation], snapshot: Snapshot) -> Reservations:
     """Return what is still promised by the time of a look, less what has come already.
 
-    A worker that has begun since, and by its user may run on these nodes alone, is taken for the
-    process that they are kept for: as ``advise --run`` starts it. What it has is no longer to come,
-    or the same memory would be counted twice until the reservation ends.
+    A worker that has begun since, or just before, and by its user may run on these nodes alone, is
+    taken for the process that they are kept for: as ``advise --run`` starts it. What it has is no
+    longer to come, or the same memory would be counted twice until the reservation ends. One that
+    was a worker before, and has become another program, is none of those to come.
     """
     left = list(Reservations(tuple(reserved)).at(snapshot.at_s).alive)
     nodes = [one.nodes for one in left]
@@ -76,7 +80,9 @@ def still_to_come(reserved: Iterable[Reservation], snapshot: Snapshot) -> Reserv
     open_ = [i for i, one in enumerate(left) if _is_left(one)]
     first_s = min((left[i].made_at_s for i in open_), default=math.inf)
     for worker in snapshot.workers:
-        began_at_s = snapshot.at_s - worker.age_s
+        if worker.execed_at_s is not None:
+            continue
+        began_at_s = snapshot.at_s - worker.age_s + ASKED_S
         mask = user_mask(worker, snapshot.topology) if began_at_s >= first_s else frozenset()
         around = {its for its, those in cpus.items() if mask <= those} if mask else set()
         if not around:
@@ -90,13 +96,12 @@ def still_to_come(reserved: Iterable[Reservation], snapshot: Snapshot) -> Reserv
     return Reservations(tuple(left))
 
 
-def with_promises(snapshot: Snapshot, reserved: Iterable[Reservation]) -> Snapshot:
-    """Return a look in which nothing is free that is promised to processes to come."""
-    taken = still_to_come(reserved, snapshot).taken_bytes()
-    if not any(taken.values()):
+def with_promises(snapshot: Snapshot, promised: Mapping[int, int]) -> Snapshot:
+    """Return a look in which nothing is free that is promised to processes to come, by node."""
+    if not any(promised.values()):
         return snapshot
     states = tuple(
-        replace(state, free_bytes=state.free_bytes - taken.get(state.node, 0))
+        replace(state, free_bytes=state.free_bytes - promised.get(state.node, 0))
         for state in snapshot.node_states
     )
     return replace(snapshot, node_states=states)

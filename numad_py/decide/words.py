@@ -95,8 +95,17 @@ def with_shared(why: str, shared: Sequence[Shared], least_bytes: int) -> str:
     return "; ".join((why, *said))
 
 
-def no_room(finding: Finding, nodes: frozenset[int], short: Shortage | None) -> str:
-    """Say how much room the home has."""
+def no_room(
+    finding: Finding, nodes: frozenset[int], short: Shortage | None, kept_bytes: int = 0
+) -> str:
+    """Say how much room the home has, and how much of it is kept for processes to come."""
+    said = _no_room(finding, nodes, short)
+    if not kept_bytes:
+        return said
+    return f"{said}; {format_bytes(kept_bytes)} of it is reserved for processes to come"
+
+
+def _no_room(finding: Finding, nodes: frozenset[int], short: Shortage | None) -> str:
     where = f"{remote(finding)}, and node {format_list(nodes)}"
     have = format_bytes(short.room_bytes if short is not None else 0)
     if short is None or short.huge_bytes is None:

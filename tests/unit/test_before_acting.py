@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from numad_py.cycle import look_and_decide
-from numad_py.decide.decisions import LATELY_S, decide
+from numad_py.decide.decisions import decide
+from numad_py.decide.verdicts import LATELY_S
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs

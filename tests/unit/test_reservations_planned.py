@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from numad_py.advisor import Advisor
 from numad_py.decide.decisions import decide
 from numad_py.decide.reservations import Reservations, still_to_come
 from numad_py.model.advice import Reservation
@@ -108,19 +109,26 @@ def test_nobody_is_moved_on_for_a_promise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "age_s", "reason"),
+    ("mask", "age_s", "execed", "reason"),
     [
-        (FIRST, 5.0, Reason.REMOTE_MEMORY),
-        (frozenset({0, 1}), 5.0, Reason.REMOTE_MEMORY),
-        (FIRST, 36000.0, Reason.NO_ROOM),
+        (FIRST, 5.0, False, Reason.REMOTE_MEMORY),
+        (frozenset({0, 1}), 5.0, False, Reason.REMOTE_MEMORY),
+        (FIRST, 11.0, False, Reason.REMOTE_MEMORY),
+        (FIRST, 36000.0, False, Reason.NO_ROOM),
+        (FIRST, 5.0, True, Reason.NO_ROOM),
     ],
+    ids=["began", "fewer CPUs", "asked and became it", "before", "before and exec"],
 )
 def test_room_is_kept_from_others_and_not_from_whom_it_is_kept_for(
-    mask: frozenset[int], age_s: float, reason: Reason
+    mask: frozenset[int], age_s: float, reason: Reason, *, execed: bool
 ) -> None:
     """Who began since on these nodes' CPUs, as advise --run starts it; not who was there before."""
-    look = tight(worker("x/0", {1: 8}, threads=threads(mask), age_s=age_s))
-    assert decided(look, promised(8)).reason is reason
+    execed_at_s = seen.NOW_S - age_s if execed else None
+    its = threads(mask)
+    look = tight(worker("x/0", {1: 8}, threads=its, age_s=age_s, execed_at_s=execed_at_s))
+    found = decided(look, promised(8))
+    assert found.reason is reason
+    assert ("8.0 GiB of it is reserved" in found.why) is (reason is Reason.NO_ROOM)
 
 
 def test_what_has_come_is_no_longer_to_come() -> None:
@@ -133,6 +141,22 @@ def test_what_has_come_is_no_longer_to_come() -> None:
         assert told.taken_bytes() == {0: left * GIB}
     told = still_to_come(promised(8, 4).reserved, machine(first, second))
     assert told.taken_cpus()[0] == pytest.approx(2.0)
+
+
+def test_the_next_caller_is_told_of_what_has_come_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process has by now is no longer promised as well."""
+    monkeypatch.setattr("numad_py.kernel.clock.boottime_s", lambda: seen.NOW_S)
+    advisor = Advisor()
+
+    def asks(gib: int, look: Snapshot) -> bool:
+        asked = {"cpus": 1, "bytes": gib * GIB, "within_nodes": "0"}
+        return bool(advisor.answer(asked, seen.report(look), Policy())["fits"])
+
+    assert asks(40, tight(gib=60.0))
+    assert not asks(30, tight(gib=60.0))
+    assert not asks(30, tight(gib=20.0))
+    assert asks(15, tight(pinned({0: 40}, age_s=5.0), gib=20.0))
+    assert not asks(10, tight(pinned({0: 40}, age_s=5.0), gib=20.0))
 
 
 def test_promised_cpus_are_promised_once() -> None:
@@ -157,7 +181,7 @@ def test_many_reservations_are_not_gone_through_for_their_cpus(
         return cpus_of(self, ids)
 
     monkeypatch.setattr(Topology, "cpus_of", counted)
-    look = tight(pinned({1: 4}, age_s=5.0))
+    look = tight(pinned({1: 4}, age_s=20.0))
     made_at_s = {100: seen.NOW_S - 10, 102: seen.NOW_S - 9}
     reserved = tuple(
         Reservation(
