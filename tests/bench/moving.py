@@ -21,7 +21,7 @@ from typing import Any
 from tests.bench import stalls
 from tests.bench.__main__ import ROOT, write
 from tests.bench.chunks import chunk_rows, lines, raw_row, sweep
-from tests.bench.guests import guests
+from tests.bench.guests import guests, warm_up
 from tests.bench.movers import CALM, CONTENDERS, FULL, Contender, Run, Scenario, loads, put, run
 from tests.bench.plot import svg
 from tests.bench.table import NotHere, Row, head
@@ -66,6 +66,7 @@ def rows(extent: Extent | None = None) -> Iterator[Row]:
     with guests() as fleet:
         for release in extent.releases:
             guest = fleet.get(f"{release}-{TOPOLOGY}")
+            warm_up(guest)
             put(guest)
             yield from in_guest(guest, extent)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.bench.guests import guests
+from tests.bench.guests import guests, warm_up
 from tests.bench.table import Figure, Row
 from tests.guest.daemon import DROP_IN, Service
 from tests.guest.machine import Machine
@@ -80,6 +80,7 @@ def rows() -> Iterator[Row]:
     """Let each settle each case."""
     with guests() as fleet:
         guest = fleet.get(GUEST)
+        warm_up(guest)
         where = f"{GUEST}, Linux {guest.out('uname -r').strip()}"
         for case in CASES:
             ours = settled(guest, case, _numad_py)
