@@ -15,6 +15,7 @@ The house, and the one way data flows::
     cli      one module per group of verbs: parse, call, print
     cycle    look at all, decide, look closely where a decision hangs on it, decide again
     advisor  advice for processes to come, and what is reserved for them
+    commands what clients of the daemon ask for, told at once or done between two cycles
     daemon   the cycle: observe, decide, act, remember, publish
     compose  composition root: builds the rooms, starts what runs beside the cycle
 

@@ -7,7 +7,6 @@ import queue
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from types import FrameType
 
@@ -15,10 +14,11 @@ import structlog
 
 from numad_py.act.actuator import Actuator
 from numad_py.advisor import Advisor
+from numad_py.commands import Commands, Standing
 from numad_py.cycle import look_and_decide
 from numad_py.decide.remember import remember
 from numad_py.decide.rest import at_rest
-from numad_py.errors import Interrupted, NumadError, PolicyError, UsageError
+from numad_py.errors import Interrupted, NumadError
 from numad_py.events import Command, Event, Stop, Wake, handle_until
 from numad_py.kernel import clock
 from numad_py.model.outcome import Outcome
@@ -26,18 +26,15 @@ from numad_py.model.plan import DecisionState, Plan, Verdict
 from numad_py.model.snapshot import Snapshot
 from numad_py.observe.glance import Glance
 from numad_py.observe.observer import Observer
-from numad_py.policy.schema import Mode, OnStop, Policy, fixed_at_start
-from numad_py.serve.logs import Voice, configure
+from numad_py.policy.schema import Mode, OnStop, Policy
+from numad_py.serve.logs import Voice
 from numad_py.serve.notify import Notifier
 from numad_py.serve.recent import Recent
 from numad_py.serve.report import CycleReport, Took, Totals
-from numad_py.serve.status import plan_document, status_document
 from numad_py.serve.summary import summary
 
 log = structlog.get_logger(__name__)
 
-ANSWER_WITHIN_S = 10.0
-"""How long a client of the control socket waits for the main loop."""
 TOPOLOGY_EVERY_S = 1.0
 """After a change of the topology the next cycle comes no sooner after the last one."""
 STOP_WITHIN_S = 1.5
@@ -64,24 +61,30 @@ class Daemon:
         dry_run: bool = False,
     ) -> None:
         """Take the rooms; ``load_policy`` reads the files again and raises PolicyError."""
-        self.policy = self._started_with = policy
         self.observer = observer
         self.actuator = actuator
         self.mailbox = mailbox
-        self.totals = Totals()
         self.report: CycleReport | None = None
         self._whole: Glance | None = None
         """With which the last whole look began; None: another one is due."""
         self.advisor = Advisor()
         self.reached_at: Mapping[str, str | None] = {}
         """Where it listens, by what for; None where it does not."""
-        self._load_policy = load_policy
+        self._standing = Standing(policy)
+        self._recent = Recent()
+        self.commands = Commands(
+            self._standing,
+            observer,
+            actuator,
+            advisor=self.advisor,
+            recent=self._recent,
+            mailbox=mailbox,
+            load_policy=load_policy,
+            seen=self.seen,
+        )
         self._notifier = notifier
         self._dry_run = dry_run
         self._voice = Voice()
-        self._state = DecisionState()
-        self._policy_error: str | None = None
-        self._policy_loaded_at = clock.unix_s()
         self._started = False
         """Whether it came so far that its end is worth a word."""
         self._stopping = False
@@ -91,7 +94,16 @@ class Daemon:
         self._untold: tuple[Outcome, ...] = ()
         """Outcomes that no cycle has taken in yet: one that fails must not lose them."""
         self._last_outcomes: tuple[Outcome, ...] = ()
-        self._recent = Recent()
+
+    @property
+    def policy(self) -> Policy:
+        """By which the next cycle goes."""
+        return self._standing.policy
+
+    @property
+    def totals(self) -> Totals:
+        """What all cycles so far add up to."""
+        return self._standing.totals
 
     # The cycle
 
@@ -121,7 +133,9 @@ class Daemon:
         except Interrupted:
             raise
         except (NumadError, OSError) as error:
-            self.totals = replace(self.totals, failed_cycles=self.totals.failed_cycles + 1)
+            self._standing.totals = replace(
+                self.totals, failed_cycles=self.totals.failed_cycles + 1
+            )
             log.error("cycle failed", error=str(error))  # noqa: TRY400 - the message says it all
             self._notifier.status(f"the last cycle failed: {error}")
             self._feed()
@@ -135,7 +149,7 @@ class Daemon:
         if (report := self._resting_report(glance)) is not None:
             return self._publish_again(report, glance, _took(began_s, began_cpu_s))
         self._whole = None
-        snapshot, plan, self._state = look_and_decide(
+        snapshot, plan, self._standing.state = look_and_decide(
             self.observer, self.policy, self._remembered, self._between, glance
         )
         self._whole = glance
@@ -145,7 +159,7 @@ class Daemon:
             if decision.verdict is Verdict.ACT:
                 self.actuator.submit(decision)
         took = _took(began_s, began_cpu_s)
-        self.totals = self.totals.add(
+        self._standing.totals = self.totals.add(
             plan=plan,
             outcomes=outcomes,
             took=took,
@@ -166,7 +180,7 @@ class Daemon:
     def _publish_again(self, report: CycleReport, glance: Glance, took: Took) -> CycleReport:
         """Tell the same again, with the nodes as they are now."""
         self._cycled_at_s = clock.monotonic_s()
-        self.totals = self.totals.repeat(report.plan, took)
+        self._standing.totals = self.totals.repeat(report.plan, took)
         self.report = report.repeated(
             glance.machine.node_states, glance.machine.pressure, took, clock.unix_s()
         )
@@ -174,7 +188,7 @@ class Daemon:
         return self.report
 
     def _remembered(self, snapshot: Snapshot) -> DecisionState:
-        return self.advisor.kept(remember(self._state, self._untold, snapshot.at_s))
+        return self.advisor.kept(remember(self._standing.state, self._untold, snapshot.at_s))
 
     def _between(self) -> None:
         """Feed the watchdog, and break the look off when the end has come: big machines take long.
@@ -214,10 +228,10 @@ class Daemon:
             plan=plan,
             outcomes=self._last_outcomes,
             mode=self.policy.daemon.mode.value,
-            paused=self._state.paused,
+            paused=self._standing.state.paused,
             policy_sources=self.policy.sources,
-            policy_error=self._policy_error,
-            policy_loaded_at=self._policy_loaded_at,
+            policy_error=self._standing.policy_error,
+            policy_loaded_at=self._standing.policy_loaded_at,
             cycle_duration_s=took.duration_s,
             cycle_cpu_s=took.cpu_s,
             interval_s=self.policy.daemon.interval_s,
@@ -264,102 +278,18 @@ class Daemon:
                 log.info("topology changed, reading it again", why=event.why)
             # They come by the thousand: one for each block of memory that is plugged in.
             return self._cycled_at_s + TOPOLOGY_EVERY_S
-        if not event.answer.set_running_or_notify_cancel():
-            # Whoever asked was told to try again.
-            return math.inf
-        try:
-            event.answer.set_result(self._command(event.verb, event.arguments))
-        except NumadError as error:
-            event.answer.set_exception(error)
-        except Exception as error:  # one odd request must not end the daemon
-            log.exception("a command failed", verb=event.verb)
-            event.answer.set_exception(NumadError(f"{event.verb} failed: {error!r}; see the log"))
-        return at_once if event.verb in {"pause", "resume", "reload", "restore"} else math.inf
-
-    def _command(self, verb: str, arguments: Mapping[str, object]) -> object:
-        if verb == "pause":
-            self._pause()
-            return {"paused": True}
-        if verb == "resume":
-            self._state = replace(self._state, paused=False)
-            self.actuator.resume()
-            log.info("resumed")
-            return {"paused": False}
-        if verb == "reload":
-            return self.reload()
-        if verb == "restore":
-            self._pause()
-            given_back = self.actuator.restore_all()
-            settings = self.actuator.restore_settings()
-            self.observer.masks_changed()
-            log.info("affinity given back", workers=given_back)
-            return {"paused": True, "restored": given_back, "settings": list(settings)}
-        if verb == "advise":
-            return self.advisor.answer(arguments, self._seen(), self.policy)
-        msg = f"{verb!r} is not a verb of the control socket"
-        raise UsageError(msg)
-
-    def _pause(self) -> None:
-        self._state = replace(self._state, paused=True)
-        self.actuator.pause()
-        log.info("paused")
-
-    def reload(self) -> object:
-        """Read the policy again; a bad one changes nothing and is answered with its problems."""
-        try:
-            policy = self._load_policy()
-        except NumadError as error:
-            self._policy_error = str(error)
-            self.totals = replace(self.totals, reload_failures=self.totals.reload_failures + 1)
-            problems = list(error.problems) if isinstance(error, PolicyError) else [str(error)]
-            log.error("policy rejected, the earlier one stands", problems=problems)  # noqa: TRY400
-            raise
-        needs_restart = fixed_at_start(self._started_with, policy)
-        if policy.log != self.policy.log:
-            configure(policy.log.level, policy.log.format)
-        self.actuator.use(policy)
-        self.observer.use(policy)
-        self.observer.masks_changed()  # another mode may have given them back
-        self.policy = policy
-        self._state = replace(self._state, placing=None)  # other limits may hold now
-        self._policy_error = None
-        self._policy_loaded_at = clock.unix_s()
-        log.info("policy loaded", files=list(policy.sources))
-        if needs_restart:
-            log.warning("these keys take effect at a restart", keys=needs_restart)
-        return {"files": list(policy.sources), "needs_restart": needs_restart}
+        return at_once if self.commands.carry_out(event) else math.inf
 
     # What other threads call
 
     def handle(self, verb: str, arguments: Mapping[str, object]) -> object:
         """Answer the control socket; runs on its thread."""
-        if verb == "record":
-            return self._recent.document(arguments.get("after"), self.policy, clock.monotonic_s())
-        if verb == "status":
-            told = {"cycles": self.totals.cycles, "reservations": self.advisor.told()}
-            return {**status_document(self._seen(), source="daemon"), **told}
-        if verb == "plan":
-            return plan_document(self._seen(), source="daemon")
-        answer: Future[object] = Future()
-        self.mailbox.put(Command(verb, arguments, answer))
-        try:
-            return answer.result(timeout=ANSWER_WITHIN_S)
-        except FutureTimeoutError:
-            answer.cancel()
-            msg = f"the daemon did not get to {verb!r} within {ANSWER_WITHIN_S:.0f} s; try again"
-            raise NumadError(msg) from None
+        return self.commands.answer(verb, arguments)
 
     def seen(self) -> CycleReport | None:
         """Return the last report as it is now; None before the first cycle has ended."""
         report = self.report
         return None if report is None else report.aged(clock.boottime_s())
-
-    def _seen(self) -> CycleReport:
-        seen = self.seen()
-        if seen is None:
-            msg = "the first cycle has not ended yet; ask again in a moment"
-            raise NumadError(msg)
-        return seen
 
     def healthy(self) -> bool:
         """Say whether cycles go on: the last one is not older than three intervals and a margin."""

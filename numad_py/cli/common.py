@@ -33,6 +33,7 @@ def add_config(parser: argparse.ArgumentParser, use: str = "") -> None:
 
 
 FINDS_DAEMON = "the daemon that runs by it is asked, at its daemon.runtime_dir"
+CHANGES_DAEMON = f"{FINDS_DAEMON}; one that runs by another file is left as it is"
 LOOKS_WITHOUT = f"{FINDS_DAEMON}; where none does, the machine is looked at by it"
 
 

@@ -1,22 +1,23 @@
 """``pause``, ``resume`` and ``reload``: verbs that a running daemon carries out.
 
-And where any verb finds the daemon: ``--config`` names it, by the file that it runs by.
+And how any verb finds the daemon: ``--config`` names it, by the file that it runs by.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from numad_py.cli.common import FINDS_DAEMON, Verbs, add_config, add_json, is_live, print_json
+from numad_py.cli.common import CHANGES_DAEMON, Verbs, add_config, add_json, is_live, print_json
 from numad_py.errors import NumadError, RightsError
 from numad_py.model.text import printable
 from numad_py.policy.load import load
-from numad_py.policy.schema import DaemonPolicy
+from numad_py.policy.schema import DaemonPolicy, Policy
 from numad_py.serve.control import NotRunning, call
 
 
@@ -28,7 +29,7 @@ def add_verbs(verbs: Verbs) -> None:
         ("reload", "read the policy again; a bad one is refused and the earlier one stands"),
     ):
         parser = verbs.add_parser(verb, help=text)
-        add_config(parser, FINDS_DAEMON)
+        add_config(parser, CHANGES_DAEMON)
         add_json(parser)
         parser.set_defaults(call=ask, verb=verb)
 
@@ -44,13 +45,21 @@ def socket_path(config: str | None = None) -> Path:
             meant, so that another one must not be asked instead.
     """
     try:
-        runtime_dir = load(config, known_servers=False).daemon.runtime_dir
+        return socket_of(load(config, known_servers=False))
     except NumadError:
         if config is not None:
             raise
         # A bad or absent policy must not keep anybody from reaching the service that runs.
-        runtime_dir = DaemonPolicy().runtime_dir
-    return Path(runtime_dir) / "control.sock"
+        return _socket_in(DaemonPolicy())
+
+
+def socket_of(policy: Policy) -> Path:
+    """Return where a daemon listens that runs by a policy."""
+    return _socket_in(policy.daemon)
+
+
+def _socket_in(policy: DaemonPolicy) -> Path:
+    return Path(policy.runtime_dir) / "control.sock"
 
 
 def daemon_asked(arguments: argparse.Namespace) -> Path | None:
@@ -69,24 +78,83 @@ def daemon_asked(arguments: argparse.Namespace) -> Path | None:
     if config is None:
         return path
     try:
-        files = cast("dict[str, Any]", call(path, "status"))["policy"]["files"]
+        status = _status(path)
     except (NotRunning, RightsError):
         return None
-    if _same_file(config, files):
+    if _runs_by(status, config):
+        _note_changes(status, config)
         return path
-    said = f"the daemon on {path} runs by {', '.join(files)}; looking by {config} without it"
-    print(f"numad-py: {printable(said)}", file=sys.stderr)
+    files = ", ".join(status["policy"]["files"])
+    _say(f"the daemon on {path} runs by {files}; looking by {config} without it")
     return None
 
 
-def _same_file(config: str, files: Iterable[str]) -> bool:
-    """Say whether a file is among those of a daemon, by whichever path."""
-    return os.path.realpath(config) in {os.path.realpath(file) for file in files}
+def change(config: str | None, verb: str) -> dict[str, Any]:
+    """Let the daemon do what a verb asks for, and return its answer.
+
+    A file that is named is that of the daemon that is meant: one that runs by another file, and
+    has the same socket, is not touched.
+
+    Raises:
+        PolicyError: the file that was named is absent or has mistakes.
+        NotRunning: nobody listens there.
+        NumadError: the daemon there runs by another file, or cannot say yet by which.
+    """
+    path = socket_path(config)
+    if config is not None:
+        status = _status(path)
+        if not _runs_by(status, config):
+            main = str(status["policy"]["files"][0])
+            msg = (
+                f"the daemon on {path} runs by {main}, not by {config}; nothing was changed; "
+                f"to have it changed: numad-py {verb} --config {shlex.quote(main)}"
+            )
+            raise NumadError(msg)
+    return cast("dict[str, Any]", call(path, verb))
+
+
+def _status(path: Path) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", call(path, "status"))
+
+
+def _runs_by(status: Mapping[str, Any], config: str) -> bool:
+    """Say whether a file is the main one of a daemon, which it names first; by whichever path.
+
+    A drop-in is a part of the policy, and says something else when it is read alone.
+    """
+    main = str(status["policy"]["files"][0])
+    return os.path.realpath(config) == os.path.realpath(main)
+
+
+def _note_changes(status: Mapping[str, Any], config: str) -> None:
+    """Say where the files are not those any more that the daemon has loaded."""
+    files = status["policy"]["files"]
+    loaded = {os.path.realpath(file): file for file in files}
+    try:
+        now = {os.path.realpath(f): f for f in load(files[0], known_servers=False).sources}
+        changed = [
+            file
+            for real, file in (loaded | now).items()
+            if (real in loaded) != (real in now)
+            or Path(real).stat().st_mtime > status["policy_loaded_at"]
+        ]
+    except (NumadError, OSError):
+        # They are being written just now, or lie where we have no right to look.
+        return
+    if changed:
+        _say(
+            f"changed since the daemon loaded its policy: {', '.join(changed)}; it still runs by "
+            f"the earlier text; to take it up: numad-py reload --config {shlex.quote(config)}"
+        )
+
+
+def _say(what: str) -> None:
+    print(f"numad-py: {printable(what)}", file=sys.stderr)
 
 
 def ask(arguments: argparse.Namespace) -> int:
     """Send the verb and print the answer."""
-    answer = cast("dict[str, Any]", call(socket_path(arguments.config), arguments.verb))
+    answer = change(arguments.config, arguments.verb)
     if arguments.json:
         print_json({"schema": 1, **answer})
         return 0

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
-from numad_py.cli.control import socket_path
+from numad_py.cli.control import socket_of, socket_path
 from numad_py.errors import NumadError, PolicyError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs, is_own
@@ -20,13 +18,12 @@ from numad_py.kernel.sysfs import SysFs
 from numad_py.model.cpulist import format_list
 from numad_py.model.guard import GuardReading
 from numad_py.model.topology import Topology
-from numad_py.observe.discovery import Discovery
-from numad_py.observe.endpoint import look
+from numad_py.observe.endpoint_check import EndpointCheck, Found, endpoint_checks
 from numad_py.observe.interference import NAMED, interferences
-from numad_py.policy.guard import is_local
 from numad_py.policy.load import DEFAULT_PATH, load
-from numad_py.policy.schema import AutoNuma, GuardPolicy, Mode
+from numad_py.policy.schema import AutoNuma, Mode, Policy
 from numad_py.serve.control import call
+from numad_py.serve.plain import counted
 
 _THP = {
     "always": "the kernel makes them on its own (always)",
@@ -61,14 +58,15 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Print every check; exit code 1 where one fails."""
     procfs = ProcFs(arguments.procfs)
     sysfs = SysFs(arguments.sysfs)
+    policy, of_policy = _load(arguments.config)
     checks = [
         *_topology(sysfs.topology()),
         *_rights(),
-        *_policy(arguments.config),
-        *_guards(arguments.config, procfs),
+        *of_policy,
+        *(_guards(policy, procfs) if policy else ()),
         *_interferences(procfs),
         *_huge_pages(sysfs),
-        *_daemon(arguments.config),
+        *_daemon(arguments.config, policy),
     ]
     if arguments.json:
         print_json({"schema": 1, "checks": [asdict(check) for check in checks]})
@@ -111,58 +109,49 @@ def _rights() -> Iterator[Check]:
             )
 
 
-def _policy(config: str | None) -> Iterator[Check]:
+def _load(config: str | None) -> tuple[Policy | None, list[Check]]:
+    """Return the policy, None where there is no good one, and what is to be said of it."""
     if config is None and not Path(DEFAULT_PATH).exists():
-        yield Check("policy", "note", f"no {DEFAULT_PATH}: the service is not installed here yet")
-        return
+        text = f"no {DEFAULT_PATH}: the service is not installed here yet"
+        return None, [Check("policy", "note", text)]
     try:
         policy = load(config, privileged=privileged())
     except PolicyError as error:
-        for problem in error.problems:
-            yield Check("policy", "fail", problem)
+        return None, [Check("policy", "fail", problem) for problem in error.problems]
+    text = f"{', '.join(policy.sources)}: mode {policy.daemon.mode.value}"
+    return policy, [Check("policy", "ok", text)]
+
+
+def _guards(policy: Policy, procfs: ProcFs) -> Iterator[Check]:
+    if not any(rule.guard for rule in policy.rules):
         return
-    yield Check("policy", "ok", f"{', '.join(policy.sources)}: mode {policy.daemon.mode.value}")
-
-
-def _guards(config: str | None, procfs: ProcFs) -> Iterator[Check]:
-    """Read the endpoint of each rule with a guard, once, as the daemon would.
-
-    That is while a worker of the rule is there: until then nobody need listen.
-    """
-    try:
-        policy = load(config, privileged=privileged())
-    except PolicyError:
-        return
-    guards = {rule.name: rule.guard for rule in policy.rules if rule.guard is not None}
-    if guards and not is_own(procfs.root):
+    if not is_own(procfs.root):
         yield Check("guard", "note", f"no endpoint is read: {procfs.root} is another machine's")
         return
-    workers = Discovery(procfs, policy).look(procfs.uptime_s()).workers if guards else ()
-    counts = Counter(worker.rule for worker in workers)
-    for name, guard in guards.items():
-        if counts[name]:
-            many = f"{counts[name]} worker{'s' if counts[name] > 1 else ''}"
-            yield _guard(f"rule {name} ({many})", guard, procfs)
-        else:
-            why = "no worker of it is seen now, and its endpoint is read only while one is"
-            yield Check("guard", "note", f"rule {name}: {why}; {guard.url} was not tried")
+    for check in endpoint_checks(procfs, policy):
+        yield _guard(check)
 
 
-def _guard(rule: str, guard: GuardPolicy, procfs: ProcFs) -> Check:
-    found = look(guard, procfs.uptime_s)
-    if found.reading is None:
+def _guard(check: EndpointCheck) -> Check:
+    guard = check.guard
+    if check.found is Found.NO_WORKER:
+        why = "no worker of it is seen now, and its endpoint is read only while one is"
+        return Check("guard", "note", f"rule {check.rule}: {why}; {guard.url} was not tried")
+    rule = f"rule {check.rule} ({counted(check.workers, 'worker')})"
+    if check.reading is None:
         see = f"curl -s {shlex.quote(guard.url)} | grep {guard.metric}"
         return Check(
             "guard",
             "warn",
-            f"{rule}: {found.problem}; until it can be read, moves wait for two windows and are "
+            f"{rule}: {check.problem}; until it can be read, moves wait for two windows and are "
             f"not judged; see what is there: {see}",
         )
-    reading = found.reading
-    level, says = ("note", _NONE_YET) if reading.count == 0 else ("ok", _figure(reading))
-    if not is_local(urlsplit(guard.url).hostname or ""):
+    empty = check.found is Found.EMPTY
+    says = _NONE_YET if empty else _figure(check.reading)
+    if check.elsewhere:
         says += "; the shipped unit must admit its address too (IPAddressAllow, numad-py(8))"
-    return Check("guard", level, f"{rule}: {reading.metric} of {guard.url} can be read: {says}")
+    text = f"{rule}: {check.reading.metric} of {guard.url} can be read: {says}"
+    return Check("guard", "note" if empty else "ok", text)
 
 
 def _figure(reading: GuardReading) -> str:
@@ -196,15 +185,18 @@ def _named(procfs: ProcFs) -> dict[str, int]:
     return named
 
 
-def _daemon(config: str | None) -> Iterator[Check]:
+def _daemon(config: str | None, policy: Policy | None) -> Iterator[Check]:
     try:
-        status = cast("dict[str, Any]", call(socket_path(config), "status"))
+        # Where there is no good policy: at the usual place, unless a file was named.
+        path = socket_of(policy) if policy else socket_path(config)
+        status = cast("dict[str, Any]", call(path, "status"))
     except PolicyError:
         yield Check("daemon", "note", "not asked: the policy does not say where it listens")
         return
     except NumadError as error:
         yield Check("daemon", "note", str(error))
-        yield from _settings_asked_for(config)
+        if policy:
+            yield from _settings_asked_for(policy)
         return
     yield Check("daemon", "ok", "it runs and answers")
     settings = status.get("settings", {"changed": {}, "problems": {}})
@@ -214,12 +206,8 @@ def _daemon(config: str | None) -> Iterator[Check]:
         yield Check("settings", "warn", text)
 
 
-def _settings_asked_for(config: str | None) -> Iterator[Check]:
+def _settings_asked_for(policy: Policy) -> Iterator[Check]:
     """Say ahead what a policy asks for that the shipped unit has no right to."""
-    try:
-        policy = load(config, privileged=privileged())
-    except PolicyError:
-        return
     if policy.daemon.mode is Mode.ACT and policy.migration.autonuma is AutoNuma.OFF:
         yield Check(
             "settings",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from numad_py.act.affinity import granted_by, restore_all
 from numad_py.act.journal import NAME, Journal
 from numad_py.act.settings import Keeper
-from numad_py.cli.common import FINDS_DAEMON, Verbs, add_config, add_json, print_json
-from numad_py.cli.control import socket_path
+from numad_py.cli.common import CHANGES_DAEMON, Verbs, add_config, add_json, print_json
+from numad_py.cli.control import change
 from numad_py.cli.direct import policy_for_look
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel import rights
@@ -20,7 +19,7 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.settings import Settings
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.policy.schema import LogFormat
-from numad_py.serve.control import NotRunning, call
+from numad_py.serve.control import NotRunning
 from numad_py.serve.logs import configure
 from numad_py.serve.plain import counted
 
@@ -34,7 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
         "it, and the kernel its settings. A running daemon does it and pauses; without one the "
         "journal is used.",
     )
-    add_config(parser, FINDS_DAEMON)
+    add_config(parser, CHANGES_DAEMON)
     add_json(parser)
     parser.set_defaults(call=restore)
 
@@ -42,7 +41,7 @@ def add_verbs(verbs: Verbs) -> None:
 def restore(arguments: argparse.Namespace) -> int:
     """Ask the daemon, or do it from the journal where none runs."""
     try:
-        answer = cast("dict[str, Any]", call(socket_path(arguments.config), "restore"))
+        answer = change(arguments.config, "restore")
         workers, settings, by = int(answer["restored"]), answer.get("settings", ()), "daemon"
     except NotRunning:
         (workers, settings), by = _from_journal(arguments.config), "journal"

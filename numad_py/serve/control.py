@@ -187,7 +187,10 @@ def call(path: Path, verb: str, *, timeout_s: float = 15.0, **arguments: object)
         msg = f"no right to {path}: be root or a member of the group {GROUP}; {JOIN}"
         raise RightsError(msg) from None
     except (FileNotFoundError, ConnectionError, NotADirectoryError):
-        msg = f"no daemon answers on {path}; start it with: systemctl start numad-py"
+        msg = (
+            f"no daemon answers on {path}; to start the service: systemctl start numad-py; "
+            "any other: numad-py run --config FILE"
+        )
         raise NotRunning(msg) from None
     except TimeoutError:
         msg = (

@@ -188,6 +188,8 @@ def test_restore_asks_the_daemon_of_the_policy_that_it_is_given(
 
     def answer(verb: str, _arguments: Mapping[str, object]) -> object:
         asked.append(verb)
+        if verb == "status":
+            return {"policy": {"files": [str(tmp_path / "policy.toml")]}}
         return {"paused": True, "restored": 3}
 
     server = ControlServer(tmp_path / "run/control.sock", answer)
@@ -196,5 +198,5 @@ def test_restore_asks_the_daemon_of_the_policy_that_it_is_given(
         document = ask(capsys, "restore", "--config", str(policy(tmp_path)))
     finally:
         server.stop()
-    assert asked == ["restore"]
+    assert asked == ["status", "restore"]
     assert document == {"schema": 1, "restored": 3, "settings": [], "by": "daemon"}

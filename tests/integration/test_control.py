@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from numad_py import daemon as daemon_module
+from numad_py import commands
 from numad_py.cli import control as control_verbs
 from numad_py.cli import main
 from numad_py.errors import NumadError, PolicyError, UsageError
@@ -214,7 +214,7 @@ def test_before_the_first_cycle_there_is_nothing_to_show(
     daemon = build(machine(tmp_path), policy(tmp_path))
     with pytest.raises(NumadError, match="first cycle has not ended"):
         daemon.handle("status", {})
-    monkeypatch.setattr(daemon_module, "ANSWER_WITHIN_S", 0.05)
+    monkeypatch.setattr(commands, "ANSWER_WITHIN_S", 0.05)
     with pytest.raises(NumadError, match="did not get to 'pause'"):
         daemon.handle("pause", {})
 

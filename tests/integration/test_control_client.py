@@ -43,9 +43,13 @@ def answering(path: Path, reply: bytes) -> Iterator[None]:
 
 
 def test_a_client_is_told_when_nobody_listens(tmp_path: Path) -> None:
-    """No file, a stale file and a file in the place of the folder: how to start the daemon."""
+    """No file, a stale file and a file in the place of the folder: how to start the daemon.
+
+    Which one is meant is not known here: that of the service, or one with a file of its own.
+    """
     path = tmp_path / "control.sock"
-    with pytest.raises(NotRunning, match="systemctl start numad-py"):
+    ways = "the service: systemctl start numad-py; any other: numad-py run --config FILE"
+    with pytest.raises(NotRunning, match=f"no daemon answers on {path}; to start {ways}"):
         call(path, "status")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from numad_py.cli import main
+from numad_py.events import Wake
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.logs import configure
 from tests.integration.program import machine, numad_py, policy
-from tests.integration.running import Running, running
+from tests.integration.running import Running, running, until
 
+CHANGES = ("pause", "resume", "reload", "restore")
 LOOKS = (["status"], ["plan"], ["explain", "100"], ["advise", "1:1MiB"])
 
 
@@ -75,15 +79,133 @@ def test_a_file_that_the_daemon_does_not_run_by_is_tried_by_a_look(
     served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its answer would pass for what the new file says; who asked is told of the daemon."""
-    (tmp_path / "new").mkdir()
-    new = tmp_path / "new/policy.toml"
-    new.write_text(served.policy.read_text())
+    new = beside(served, tmp_path)
     assert main(["advise", "1:1MiB", "--json", "--config", str(new)]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["source"] == "direct"
     said = f"the daemon on {served.socket} runs by {served.policy}; looking by {new} without it\n"
     assert f"numad-py: {said}" in captured.err
     assert served.daemon.advisor.told() == []
+
+
+def beside(served: Running, folder: Path) -> Path:
+    """Return a file that leads to the same socket, and by which no daemon runs."""
+    (folder / "new").mkdir()
+    new = folder / "new/policy.toml"
+    new.write_text(served.policy.read_text())
+    return new
+
+
+@pytest.mark.parametrize("verb", CHANGES)
+def test_a_daemon_that_runs_by_another_file_is_not_changed(
+    served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """It was not meant; the error says by which file it runs and what to do."""
+    served.daemon.handle("resume" if verb != "resume" else "pause", {})
+    served.policy.write_text(served.policy.read_text() + "[discovery]\nknown_servers = false\n")
+    before = served.daemon.policy
+    new = beside(served, tmp_path)
+    assert main([verb, "--json", "--config", str(new)]) == 1
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert captured.err == (
+        f"numad-py: the daemon on {served.socket} runs by {served.policy}, not by {new}; nothing "
+        f"was changed; to have it changed: numad-py {verb} --config {served.policy}\n"
+    )
+    assert served.daemon.policy is before
+    # What it was told before still holds: the next cycle says so.
+    cycles = served.daemon.totals.cycles
+    served.daemon.mailbox.put(Wake("the test wants a cycle"))
+    until(lambda: served.daemon.totals.cycles > cycles, "another cycle")
+    assert served.daemon.report is not None
+    assert served.daemon.report.paused is (verb == "resume")
+
+
+@pytest.mark.parametrize("verb", CHANGES)
+def test_a_daemon_is_changed_by_the_file_that_it_runs_by(
+    served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """By whichever path."""
+    (tmp_path / "link.toml").symlink_to(served.policy)
+    assert main([verb, "--json", "--config", str(tmp_path / "link.toml")]) == 0
+    captured = capsys.readouterr()
+    told = {
+        "pause": ("paused", True),
+        "resume": ("paused", False),
+        "reload": ("files", [str(served.policy)]),
+        "restore": ("by", "daemon"),
+    }
+    key, expected = told[verb]
+    assert json.loads(captured.out)[key] == expected
+    assert not captured.err
+
+
+@pytest.fixture
+def with_drop_in(tmp_path: Path) -> Iterator[Running]:
+    """Run a daemon by two files, written a while before it began."""
+    configure("error", LogFormat.JSON)
+    path, drop_in = policy(tmp_path), tmp_path / "conf.d/50-x.toml"
+    drop_in.parent.mkdir()
+    drop_in.write_text(path.read_text())
+    for file in (path, drop_in):
+        os.utime(file, (time.time() - 100,) * 2)
+    with running(machine(tmp_path), path) as up:
+        yield up
+
+
+def test_a_drop_in_is_not_the_policy(
+    with_drop_in: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a part of what the daemon runs by: alone, it says something else."""
+    drop_in = tmp_path / "conf.d/50-x.toml"
+    assert main(["plan", "--json", "--config", str(drop_in)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["source"] == "direct"
+    assert f"runs by {with_drop_in.policy}, {drop_in}; looking by {drop_in} with" in captured.err
+    assert main(["pause", "--config", str(drop_in)]) == 1
+    assert f"numad-py pause --config {with_drop_in.policy}\n" in capsys.readouterr().err
+
+
+def changed_later(path: Path) -> None:
+    """Let a file be one that was written after now."""
+    os.utime(path, (time.time() + 100,) * 2)
+
+
+@pytest.mark.parametrize("change", ["main", "drop-in", "added", "removed"])
+def test_a_file_that_was_changed_since_it_was_loaded_is_noted(
+    with_drop_in: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """The answer is the daemon's, by the earlier text; reload takes the new one up."""
+    main_file, drop_in, other = (
+        with_drop_in.policy,
+        tmp_path / "conf.d/50-x.toml",
+        tmp_path / "conf.d/60-y.toml",
+    )
+    if change == "removed":
+        drop_in.unlink()
+    elif change == "added":
+        other.write_text("# nothing\n")
+        os.utime(other, (1, 1))
+    else:
+        changed_later(main_file if change == "main" else drop_in)
+    changed = {"main": main_file, "added": other}.get(change, drop_in)
+    asked = ["plan", "--json", "--config", str(main_file)]
+    assert main(asked) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["source"] == "daemon"
+    assert captured.err == (
+        f"numad-py: changed since the daemon loaded its policy: {changed}; it still runs by the "
+        f"earlier text; to take it up: numad-py reload --config {main_file}\n"
+    )
+    for file in (main_file, drop_in):
+        if file.exists():
+            os.utime(file, (1, 1))
+    cycles = with_drop_in.daemon.totals.cycles
+    assert main(["reload", "--config", str(main_file)]) == 0
+    until(lambda: with_drop_in.daemon.totals.cycles > cycles, "a cycle by the new text")
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert not capsys.readouterr().err
 
 
 def test_without_a_daemon_the_machine_is_looked_at_by_the_file(

@@ -46,6 +46,8 @@ def check(path: Path, data: bytes) -> None:
 @example("x = " + "9" * 5000)
 @example("x = " + "[" * 5000)
 @example("x = 0x" + "f" * 5000)
+@example("[daemon]\nmode = 0x" + "f" * 5000)
+@example("[migration]\nrate = [[0x" + "f" * 5000 + "]]")
 def test_any_toml_is_a_policy_or_a_policy_error(path: Path, text: str) -> None:
     """No value of any key raises anything else."""
     check(path, text.encode())

@@ -155,7 +155,7 @@ def test_a_new_device_is_looked_at_in_the_same_cycle(machine: Machine) -> None:
     "wake",
     [
         lambda daemon: daemon._handle(Wake("a move has ended")),
-        lambda daemon: daemon.reload() and daemon._handle(Wake("reloaded")),
+        lambda daemon: daemon.commands.reload() and daemon._handle(Wake("reloaded")),
     ],
 )
 def test_whatever_is_handled_calls_for_a_whole_look(
