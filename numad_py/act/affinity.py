@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
-from numad_py.act.identity import alive
+from numad_py.act.first_masks import Granted, first_masks, granted_by, not_known
+from numad_py.act.identity import Alive, alive
 from numad_py.act.journal import Entry, Journal, ThreadMasks
+from numad_py.act.passes import Passes, never
 from numad_py.errors import NumadError, RightsError, Vanished
-from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.model.plan import Decision
 from numad_py.model.snapshot import Thread, WorkerId
 
+__all__ = ["Bound", "Granted", "bind", "first_masks", "granted_by", "restore", "restore_all"]
+
 log = structlog.get_logger(__name__)
-
-_PASSES = 20
-"""Passes over the threads at most: a worker that never stops creating threads is not waited for;
-new threads inherit their creator's mask, so only those created by unbound ones are missed."""
-_CLEAN_PASSES = 2
-
-Granted = Callable[[WorkerId], frozenset[int] | None]
-"""Returns the CPUs that a worker's cpuset grants it now; None where that is not known."""
-
-
-def granted_by(procfs: ProcFs, cgroups: CgroupFs) -> Granted:
-    """Return what tells that, by the cgroup that a worker is in."""
-
-    def granted(worker: WorkerId) -> frozenset[int] | None:
-        cgroup = procfs.cgroup(worker.pid)
-        return cgroups.cpuset_cpus(cgroup) if cgroup is not None else None
-
-    return granted
-
-
-def _not_known(_worker: WorkerId) -> None:
-    return None
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What binding did."""
+    """What binding, or giving back, did."""
 
     threads: int = 0
     left: int = 0
-    """Threads whose mask could not be set, or shares no CPU with the home."""
+    """Threads whose mask could not be set, or shares no CPU with the home; where it ran out of
+    passes, those as well that were not seen to when it ended."""
+    stopped: bool = False
+    """It was broken off; the journal has all that was bound."""
+    out_of_passes: bool = False
+    """The worker created threads faster than they could be seen to."""
+
+    @property
+    def undone(self) -> bool:
+        """Whether the worker may be forgotten once this gave its masks back."""
+        return not (self.left or self.stopped or self.out_of_passes)
 
 
 def bind(
@@ -58,7 +49,8 @@ def bind(
     syscalls: Syscalls,
     journal: Journal,
     *,
-    granted: Granted = _not_known,
+    granted: Granted = not_known,
+    stopped: Callable[[], bool] = never,
 ) -> Bound:
     """Bring every thread to these CPUs, until two passes find nothing to do.
 
@@ -66,43 +58,141 @@ def bind(
     for a thread that was bound earlier, elsewhere or to fewer, its user's mask is the one it had
     before that.
 
+    Args:
+        decision: made about the worker.
+        cpus: of its home.
+        procfs: the machine's processes.
+        syscalls: of this machine.
+        journal: is told before any mask is set.
+        granted: tells the CPUs of the worker's cpuset.
+        stopped: asked before each thread; once it says so, nothing more is bound.
+
     Raises:
         Vanished: the worker ended, or its pid is another process.
         NumadError: the journal could not be written; nothing was changed.
     """
-    done: set[int] = set()
-    left: set[int] = set()
-    clean = 0
+    passes = Passes(stopped)
     with alive(decision.worker, procfs, syscalls) as handle:
-        for _ in range(_PASSES):
+        binding = _Binding(decision, cpus, handle, syscalls, journal)
+        while passes.more():
             handle.check()
-            threads = procfs.threads(decision.worker.pid)
-            # Before any mask is ours all are the user's, those that need no change as well: later
-            # they could not be told from threads that have inherited ours.
-            entry = journal.entry(decision.worker)
-            as_they_are = {} if entry else _inside(threads, cpus)
-            before = first_masks(decision.worker, entry, threads, granted)
-            left |= {t.tid for t in threads if t.affinity and not _users(t, before) & cpus}
-            wanted = _wanted([t for t in threads if t.tid not in left], cpus, before)
-            if not wanted:
-                clean += 1
-                if clean == _CLEAN_PASSES:
-                    break
+            found = binding.bring(passes.threads(decision.worker, procfs), granted)
+            passes.ended(clean=not found)
+        left = len(binding.left)
+        if out := not (passes.settled or passes.halted):
+            left += binding.count_unbound(procfs.threads(decision.worker.pid), granted)
+            log.warning(
+                "threads are created faster than they can be bound",
+                worker=decision.label,
+                pid=decision.worker.pid,
+                left=left,
+            )
+    return Bound(len(binding.done), left, stopped=passes.halted, out_of_passes=out)
+
+
+_Key = tuple[int, int]
+"""A thread's id and start time: ids are used again."""
+
+
+class _Binding:
+    """Binding one worker: what was done in all passes."""
+
+    def __init__(
+        self,
+        decision: Decision,
+        cpus: frozenset[int],
+        handle: Alive,
+        syscalls: Syscalls,
+        journal: Journal,
+    ) -> None:
+        self._decision, self._cpus = decision, cpus
+        self._handle, self._syscalls, self._journal = handle, syscalls, journal
+        self.done: set[_Key] = set()
+        self.left: set[_Key] = set()
+        self._cut: dict[frozenset[int], frozenset[int]] = {}
+        """What its cpuset has left of a mask that was set."""
+
+    def bring(self, threads: Iterable[Thread], granted: Granted) -> bool:
+        """Bind those that are not; say whether there were any."""
+        entry = self._journal.entry(self._decision.worker)
+        granted = functools.cache(granted)
+        wanted: dict[int, ThreadMasks] = {}
+        theirs: dict[int, ThreadMasks] = {}
+        living: set[int] = set()
+        found = False
+        for thread in threads:
+            living.add(thread.tid)
+            masks = self._masks(thread, entry, granted)
+            if masks is None:
+                theirs.update(self._as_it_is(thread, entry))
                 continue
-            clean = 0
-            masks_of = {**as_they_are, **wanted}
-            journal.put(Entry(decision.worker, decision.label, decision.id, masks_of))
-            cut: dict[int, ThreadMasks] = {}
-            for tid, masks in wanted.items():
-                handle.check()
-                stands = _set(tid, masks.ours, syscalls)
-                (done if stands == masks.ours else left).add(tid)
-                if stands and stands != masks.ours:
-                    cut[tid] = replace(masks, ours=stands)
-            if cut:
-                # What its cpuset has left of a mask is ours, too, and is to be given back.
-                journal.put(Entry(decision.worker, decision.label, decision.id, cut))
-    return Bound(threads=len(done), left=len(left))
+            found = True
+            if entry is not None and entry.tells(thread.tid, masks):
+                # At once: of threads that live for milliseconds few would be there still, later.
+                self._set({thread.tid: masks}, living)
+            else:
+                wanted[thread.tid] = masks
+        if wanted:
+            self._put({**theirs, **wanted}, living)
+            self._set(wanted, living)
+        return found
+
+    def count_unbound(self, threads: Sequence[Thread], granted: Granted) -> int:
+        """Return how many are still to be bound."""
+        entry = self._journal.entry(self._decision.worker)
+        granted = functools.cache(granted)
+        return sum(self._masks(thread, entry, granted) is not None for thread in threads)
+
+    def _masks(self, thread: Thread, entry: Entry | None, granted: Granted) -> ThreadMasks | None:
+        """Return what a thread is to get; None where it is to be left as it is."""
+        key = thread.tid, thread.start_ticks
+        if not thread.affinity or key in self.left:
+            return None
+        users = _users(thread, first_masks(self._decision.worker, entry, [thread], granted))
+        ours = users & self._cpus
+        if not ours or thread.affinity == self._cut.get(ours):
+            self.left.add(key)
+            return None
+        return None if thread.affinity == ours else ThreadMasks(thread.start_ticks, users, ours)
+
+    def _as_it_is(self, thread: Thread, entry: Entry | None) -> dict[int, ThreadMasks]:
+        """Return what the journal is to have of a thread that is not bound.
+
+        Before any mask is ours all are the user's, those that need no change as well: later they
+        could not be told from threads that have inherited ours. One that is left alone has none of
+        ours.
+        """
+        mask = thread.affinity
+        if not mask:
+            return {}
+        if not mask & self._cpus:
+            known = entry.threads.get(thread.tid) if entry is not None else None
+            if known is None or known.start_ticks != thread.start_ticks:
+                return {thread.tid: ThreadMasks(thread.start_ticks, mask, frozenset())}
+        elif entry is None:
+            return {thread.tid: ThreadMasks(thread.start_ticks, mask, mask)}
+        return {}
+
+    def _put(self, masks: Mapping[int, ThreadMasks], living: Collection[int]) -> None:
+        made = self._decision
+        self._journal.put(Entry(made.worker, made.label, made.id, masks), living)
+
+    def _set(self, wanted: Mapping[int, ThreadMasks], living: Collection[int]) -> None:
+        cut: dict[int, ThreadMasks] = {}
+        for tid, masks in wanted.items():
+            self._handle.check()
+            stands = _set(tid, masks.ours, self._syscalls)
+            if stands is None:
+                continue
+            key = tid, masks.start_ticks
+            (self.done if stands == masks.ours else self.left).add(key)
+            if stands and stands != masks.ours:
+                cut[tid] = replace(masks, ours=stands)
+                self._cut[masks.ours] = stands
+        entry = self._journal.entry(self._decision.worker)
+        if entry is None or not all(entry.tells(tid, masks) for tid, masks in cut.items()):
+            # What its cpuset has left of a mask is ours, too, and is to be given back.
+            self._put(cut, living)
 
 
 def _users(thread: Thread, before: Mapping[int, frozenset[int]]) -> frozenset[int]:
@@ -110,28 +200,11 @@ def _users(thread: Thread, before: Mapping[int, frozenset[int]]) -> frozenset[in
     return before.get(thread.tid, thread.affinity or frozenset())
 
 
-def _wanted(
-    threads: Sequence[Thread], cpus: frozenset[int], before: Mapping[int, frozenset[int]]
-) -> dict[int, ThreadMasks]:
-    return {
-        t.tid: ThreadMasks(t.start_ticks, _users(t, before), _users(t, before) & cpus)
-        for t in threads
-        if t.affinity and t.affinity != _users(t, before) & cpus
-    }
-
-
-def _inside(threads: Sequence[Thread], cpus: frozenset[int]) -> dict[int, ThreadMasks]:
-    return {
-        t.tid: ThreadMasks(t.start_ticks, t.affinity, t.affinity)
-        for t in threads
-        if t.affinity and t.affinity <= cpus
-    }
-
-
-def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> frozenset[int]:
+def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> frozenset[int] | None:
     """Set one mask and return what stands: less where its cpuset or offline CPUs cut it.
 
-    Empty where the kernel refuses (EINVAL: outside its cpuset, or PF_NO_SETAFFINITY).
+    Empty where the kernel refuses (EINVAL: outside its cpuset, or PF_NO_SETAFFINITY); None where
+    the thread has ended.
 
     Raises:
         RightsError: CAP_SYS_NICE is missing.
@@ -139,7 +212,7 @@ def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> frozenset[int]:
     try:
         return syscalls.sched_setaffinity(tid, cpus)
     except ProcessLookupError:
-        return cpus
+        return None
     except PermissionError:
         msg = f"no right to set the affinity of thread {tid}: CAP_SYS_NICE is missing"
         raise RightsError(msg) from None
@@ -148,84 +221,91 @@ def _set(tid: int, cpus: frozenset[int], syscalls: Syscalls) -> frozenset[int]:
         return frozenset()
 
 
-def first_masks(
-    worker: WorkerId,
-    entry: Entry | None,
-    threads: Sequence[Thread],
-    granted: Granted = _not_known,
-) -> dict[int, frozenset[int]]:
-    """Return the masks that threads had before numad-py narrowed them, by thread id.
-
-    Only of threads whose mask is one that numad-py has set: another one is its user's, set since. A
-    thread born since has inherited such a mask from its creator. What a cpuset that was narrowed
-    since has left of our mask is ours as well (``set_cpus_allowed_ptr`` with ``user_cpus_ptr``,
-    kernel/sched/core.c, Linux 6.2); before that kernel such threads get the whole of the cpuset,
-    which pins them to nothing else.
-    """
-    if entry is None or entry.worker != worker:
-        return {}
-    # Once for all: a user may have pinned each of thousands to a CPU of its own.
-    granted = functools.cache(granted)
-    found: dict[int, frozenset[int]] = {}
-    for t in threads:
-        if t.affinity is not None and (ours := _ours(t.affinity, entry, granted)) is not None:
-            known = entry.threads.get(t.tid)
-            same = known is not None and known.start_ticks == t.start_ticks
-            found[t.tid] = known.before if known and same else entry.inherited(ours)
-    return found
-
-
-def _ours(mask: frozenset[int], entry: Entry, granted: Granted) -> frozenset[int] | None:
-    """Return the mask that numad-py has set where this is it, or what a cpuset left of it."""
-    if mask in entry.set_masks:
-        return mask
-    wider = [ours for ours in entry.set_masks if mask < ours]
-    if not wider or (cpuset := granted(entry.worker)) is None:
-        return None
-    return next((ours for ours in sorted(wider, key=sorted) if ours & cpuset == mask), None)
-
-
 def restore(
-    entry: Entry, procfs: ProcFs, syscalls: Syscalls, granted: Granted = _not_known
+    entry: Entry,
+    procfs: ProcFs,
+    syscalls: Syscalls,
+    granted: Granted = not_known,
+    *,
+    stopped: Callable[[], bool] = never,
 ) -> Bound:
-    """Give a worker's threads their first masks back; return how many got them and could not.
+    """Give a worker's threads their first masks back, until two passes find nothing to do.
 
     A thread whose mask is no longer what numad-py set was changed by its user since, and is left.
+
+    Args:
+        entry: what the journal has of it.
+        procfs: the machine's processes.
+        syscalls: of this machine.
+        granted: tells the CPUs of the worker's cpuset.
+        stopped: asked before each thread; once it says so, nothing more is given back.
+
+    Returns:
+        How many got them and could not.
 
     Raises:
         NumadError: it cannot be told whether the worker lives, or a right is missing.
     """
-    given_back: set[int] = set()
-    refused: set[int] = set()
+    given_back: set[_Key] = set()
+    refused: set[_Key] = set()
+    cut: set[_Key] = set()
+    passes = Passes(stopped)
+    left = 0
+    out = False
     try:
         with alive(entry.worker, procfs, syscalls) as handle:
-            for _ in range(_PASSES):
-                threads = procfs.threads(entry.worker.pid)
-                before = first_masks(entry.worker, entry, threads, granted)
-                todo = _to_give_back(before, threads, given_back | refused)
-                for tid, mask in todo.items():
+            while passes.more():
+                handle.check()
+                cached = functools.cache(granted)
+                clean = True
+                for thread in passes.threads(entry.worker, procfs):
+                    key = thread.tid, thread.start_ticks
+                    mask = _to_give_back(thread, entry, cached)
+                    if mask is None or key in refused or key in cut:
+                        continue
+                    clean = False
                     handle.check()
-                    stands = _set(tid, mask, syscalls)
-                    (given_back if stands and stands <= mask else refused).add(tid)
-                if not todo:
-                    break
+                    stands = _set(thread.tid, mask, syscalls)
+                    if stands is None:
+                        continue
+                    (given_back if stands and stands <= mask else refused).add(key)
+                    if stands != mask:
+                        # It may look like ours, still.
+                        cut.add(key)
+                passes.ended(clean=clean)
+            if not (passes.settled or passes.halted):
+                threads = procfs.threads(entry.worker.pid)
+                left = _count_bound(threads, entry, functools.cache(granted), refused)
+                # Where what a cpuset leaves of their first mask is what it leaves of ours, no
+                # thread can be told to be done; all have been seen to, many times.
+                out = bool(left) or not cut
     except Vanished:
         return Bound(threads=len(given_back))
-    return Bound(threads=len(given_back), left=len(refused))
+    return Bound(len(given_back), len(refused) + left, stopped=passes.halted, out_of_passes=out)
 
 
-def _to_give_back(
-    before: Mapping[int, frozenset[int]], threads: Sequence[Thread], seen_to: set[int]
-) -> dict[int, frozenset[int]]:
-    return {
-        t.tid: before[t.tid]
-        for t in threads
-        if t.tid in before and t.tid not in seen_to and before[t.tid] != t.affinity
-    }
+def _to_give_back(thread: Thread, entry: Entry, granted: Granted) -> frozenset[int] | None:
+    """Return the mask that a thread is to get back; None where it has it, or its user's own."""
+    mask = first_masks(entry.worker, entry, [thread], granted).get(thread.tid)
+    return None if mask == thread.affinity else mask
+
+
+def _count_bound(
+    threads: Sequence[Thread], entry: Entry, granted: Granted, refused: Collection[_Key]
+) -> int:
+    """Return how many threads have a mask that their first one would not give them."""
+    cpuset = granted(entry.worker)
+    return sum(
+        mask is not None
+        and (cpuset is None or mask & cpuset != thread.affinity)
+        and (thread.tid, thread.start_ticks) not in refused
+        for thread in threads
+        for mask in [_to_give_back(thread, entry, granted)]
+    )
 
 
 def restore_all(
-    journal: Journal, procfs: ProcFs, syscalls: Syscalls, granted: Granted = _not_known
+    journal: Journal, procfs: ProcFs, syscalls: Syscalls, granted: Granted = not_known
 ) -> int:
     """Restore every worker of the journal; return how many workers got masks back.
 
@@ -242,12 +322,21 @@ def restore_all(
                 "affinity not given back", worker=entry.label, error=str(error)
             )
             continue
-        if not bound.left:
+        if bound.undone:
             undone.append(entry.worker)
         workers += bool(bound.threads)
-        tell = log.warning if bound.left else log.info
+        if bound.undone:
+            tell, what = log.info, "affinity given back"
+        elif bound.out_of_passes:
+            tell = log.warning
+            what = (
+                "affinity not given back to all: threads are created faster than they can be seen "
+                "to; the journal keeps it, so restore again"
+            )
+        else:
+            tell, what = log.warning, "affinity not given back to all"
         tell(
-            "affinity given back",
+            what,
             worker=entry.label,
             pid=entry.worker.pid,
             threads=bound.threads,

@@ -13,8 +13,8 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numad_py.act.journal_records import (
     Change,
     Entry,
     Growth,
+    MaskReader,
     ThreadMasks,
     entry_of,
     record_of,
@@ -40,6 +41,10 @@ log = structlog.get_logger(__name__)
 NAME = "journal.jsonl"
 _COMPACT_ABOVE = 1000
 """Records after which the file is written anew with what still holds."""
+_COMPACT_ABOVE_BYTES = 1 << 20
+_COMPACT_AT_TIMES = 4
+"""It is written anew as well where it is so large, and so many times what it was when it was last
+written anew: a record may have thousands of threads."""
 
 
 @dataclass
@@ -70,6 +75,8 @@ class Journal:
         self._path = folder / NAME
         self._boot_id = boot_id
         self._records = 0
+        self._bytes = self._fresh_bytes = 0
+        """Size of the file, now and when it was last written anew."""
         self._writing = threading.Lock()
         with _explained(self._path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,27 +108,20 @@ class Journal:
         """Return a worker's entry."""
         return self._entries.get(worker)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: Entry, living: Collection[int] | None = None) -> None:
         """Write an entry and sync it; what the worker has already is kept where it is older.
+
+        Args:
+            entry: what is about to be done.
+            living: ids of the worker's threads; what is known of others is dropped, unless newer
+                threads may have inherited it. None: not known.
 
         Raises:
             NumadError: it could not be written; then nothing may be changed.
         """
         known = self._entries.get(entry.worker)
         if known is not None:
-            # The first mask is the user's, unless it has set another since; a look that does not
-            # know the journal would see ours.
-            threads = {
-                tid: replace(masks, before=old.before)
-                if (old := known.threads.get(tid))
-                and old.start_ticks == masks.start_ticks
-                and masks.before in known.set_masks
-                else masks
-                for tid, masks in entry.threads.items()
-            }
-            entry = replace(
-                entry, threads={**known.threads, **threads}, earlier=known.set_masks | entry.earlier
-            )
+            entry = known.followed_by(entry, living)
         with self._writing:
             self._append(record_of(entry, self._boot_id))
             self._entries[entry.worker] = entry
@@ -183,7 +183,8 @@ class Journal:
 
     def _append(self, record: Mapping[str, Any]) -> None:
         held = len(self._entries) + len(self._settings)
-        if self._records >= max(_COMPACT_ABOVE, 2 * held):
+        large = max(_COMPACT_ABOVE_BYTES, _COMPACT_AT_TIMES * self._fresh_bytes)
+        if self._records >= max(_COMPACT_ABOVE, 2 * held) or self._bytes >= large:
             with _explained(self._path):
                 self._compact()
         data = (json.dumps(record, separators=(",", ":")) + "\n").encode()
@@ -203,6 +204,7 @@ class Journal:
             finally:
                 os.close(descriptor)
         self._records += 1
+        self._bytes += len(data)
 
     def _compact(self) -> None:
         """Write what holds to a new file and put it in the old one's place."""
@@ -213,11 +215,12 @@ class Journal:
                 *(setting_record(each, self._boot_id) for each in self._settings.values()),
             )
         ]
+        text = "".join(f"{line}\n" for line in lines)
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         with os.fdopen(_open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
             _hand_over(file.fileno(), self._folder)
-            file.write("".join(f"{line}\n" for line in lines))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
@@ -227,6 +230,7 @@ class Journal:
         finally:
             os.close(folder)
         self._records = len(lines)
+        self._bytes = self._fresh_bytes = len(text)
 
 
 def _open(path: Path, flags: int) -> int:
@@ -290,11 +294,12 @@ def read_all(path: Path, boot_id: str, *, keep_bad: bool = False) -> Contents:
     with os.fdopen(descriptor, errors="replace") as file:
         text = file.read()
     lines = text.split("\n")
+    masks = MaskReader()
     if lines[-1]:
         log.warning("journal: last record cut short, its change was not made", file=str(path))
     for line in lines[:-1]:
         try:
-            _take_in(json.loads(line), boot_id, found)
+            _take_in(json.loads(line), boot_id, found, masks)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             log.warning("journal: a record cannot be parsed", record=line[:200])
             if keep_bad:
@@ -302,7 +307,7 @@ def read_all(path: Path, boot_id: str, *, keep_bad: bool = False) -> Contents:
     return found
 
 
-def _take_in(record: Mapping[str, Any], boot_id: str, found: Contents) -> None:
+def _take_in(record: Mapping[str, Any], boot_id: str, found: Contents, masks: MaskReader) -> None:
     """Add one record to what was found before it."""
     if "forget" in record:
         found.entries.pop(WorkerId(*record["forget"]), None)
@@ -312,7 +317,7 @@ def _take_in(record: Mapping[str, Any], boot_id: str, found: Contents) -> None:
         setting = setting_of(record)
         found.settings[setting.name] = setting
     elif record["boot_id"] == boot_id:
-        entry = entry_of(record)
+        entry = entry_of(record, masks)
         found.entries[entry.worker] = entry
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from numad_py.model.snapshot import WorkerId
 
 _MOST_PIDS = 1 << 22
 """PID_MAX_LIMIT (include/linux/threads.h)."""
+
+MOST_CPUS = 1 << 22
+"""CPUs that different masks of one journal may name together."""
 
 VALUES = frozenset({"kernel.numa_balancing"})
 """Settings whose value is changed: root gives back what the service has written here, and no
@@ -24,6 +28,7 @@ class ThreadMasks:
     start_ticks: int
     before: frozenset[int]
     ours: frozenset[int]
+    """Empty where the thread was left alone."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,12 @@ class Entry:
     earlier: frozenset[frozenset[int]] = frozenset()
     """Masks set before these; a thread may still have one where binding anew was cut short."""
 
-    @property
+    @functools.cached_property
     def set_masks(self) -> frozenset[frozenset[int]]:
         """Every mask that numad-py has set on a thread of this worker."""
-        return self.earlier | {masks.ours for masks in self.threads.values()}
+        return self.earlier | {masks.ours for masks in self.threads.values() if masks.ours}
 
-    @property
+    @functools.cached_property
     def first_mask(self) -> frozenset[int]:
         """The worker's own mask: that of the main thread, else of all together."""
         main = self.threads.get(self.worker.pid)
@@ -50,13 +55,67 @@ class Entry:
             return main.before
         return frozenset().union(*(masks.before for masks in self.threads.values()))
 
+    @functools.cached_property
+    def _before(self) -> Mapping[frozenset[int], frozenset[frozenset[int]]]:
+        """First masks by the mask that was set."""
+        found: dict[frozenset[int], set[frozenset[int]]] = {}
+        for masks in self.threads.values():
+            found.setdefault(masks.ours, set()).add(masks.before)
+        return {ours: frozenset(before) for ours, before in found.items()}
+
     def inherited(self, mask: frozenset[int]) -> frozenset[int]:
         """Return the first mask for a thread born since, which has one of ours from its creator.
 
         Its creator's, where all that have this mask had the same one before; else the worker's.
         """
-        before = {masks.before for masks in self.threads.values() if masks.ours == mask}
-        return before.pop() if len(before) == 1 else self.first_mask
+        before = self._before.get(mask, frozenset())
+        return next(iter(before)) if len(before) == 1 else self.first_mask
+
+    def tells(self, tid: int, masks: ThreadMasks) -> bool:
+        """Say whether a thread's masks follow from what is here already.
+
+        Those of a thread that is not here do where its first mask is the worker's own: it has that
+        whatever is added later.
+        """
+        known = self.threads.get(tid)
+        if known is not None and known.start_ticks == masks.start_ticks:
+            return known == masks
+        return (
+            self.worker.pid in self.threads
+            and masks.ours in self.set_masks
+            and masks.before == self.first_mask == self.inherited(masks.ours)
+        )
+
+    def followed_by(self, entry: Entry, living: Collection[int] | None = None) -> Entry:
+        """Return what is to be undone with a later entry of the worker.
+
+        Args:
+            entry: the later one.
+            living: ids of the threads that there are; of others only what newer threads may have
+                inherited is kept. None: not known.
+        """
+        # The first mask is the user's, unless it has set another since; a look that does not know
+        # the journal would see ours.
+        threads = {
+            tid: replace(masks, before=old.before)
+            if (old := self.threads.get(tid))
+            and old.start_ticks == masks.start_ticks
+            and old.ours
+            and masks.before in self.set_masks
+            else masks
+            for tid, masks in entry.threads.items()
+        }
+        merged = {
+            tid: masks
+            for tid, masks in self.threads.items()
+            if living is None or tid in living or tid == self.worker.pid
+        } | threads
+        pairs = {(masks.before, masks.ours) for masks in merged.values()}
+        for tid, masks in self.threads.items():
+            if tid not in merged and (masks.before, masks.ours) not in pairs:
+                pairs.add((masks.before, masks.ours))
+                merged[tid] = masks
+        return replace(entry, threads=merged, earlier=self.set_masks | entry.earlier)
 
 
 @dataclass(frozen=True)
@@ -147,7 +206,37 @@ def record_of(entry: Entry, boot_id: str) -> dict[str, Any]:
     }
 
 
-def entry_of(record: Mapping[str, Any]) -> Entry:
+class MaskReader:
+    """Reads the masks of one journal, each of them once, and no more than a machine can have.
+
+    The file lies in a folder of the service, and root reads it, too.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[str, frozenset[int]] = {}
+        self._left = MOST_CPUS
+
+    def __call__(self, text: str) -> frozenset[int]:
+        """Return the CPUs of a mask.
+
+        Raises:
+            ValueError: it is none, or all of them together name too many CPUs.
+        """
+        mask = self._known.get(text)
+        if mask is None:
+            if self._left <= 0:
+                msg = "the masks name more CPUs than any machine's workers have"
+                raise ValueError(msg)
+            mask = parse_list(text)
+            self._left -= len(mask)
+            self._known[text] = mask
+        return mask
+
+
+def entry_of(
+    record: Mapping[str, Any], parse: Callable[[str], frozenset[int]] = parse_list
+) -> Entry:
     """Return the worker's entry of a record.
 
     Raises:
@@ -162,10 +251,10 @@ def entry_of(record: Mapping[str, Any]) -> Entry:
         label=str(record["label"]),
         decision=str(record["decision"]),
         threads={
-            int(tid): ThreadMasks(int(start), parse_list(before), parse_list(ours))
+            int(tid): ThreadMasks(int(start), parse(before), parse(ours))
             for tid, (start, before, ours) in record["threads"].items()
         },
-        earlier=frozenset(parse_list(mask) for mask in record.get("earlier", ())),
+        earlier=frozenset(parse(mask) for mask in record.get("earlier", ())),
     )
 
 

@@ -308,9 +308,18 @@ class RealActuator:
             entry = self._journal.entry(decision.worker)
             if tally.end is not End.DONE or entry is None:
                 return affinity.Bound()
-            given_back = affinity.restore(entry, self._procfs, self._syscalls, self._granted)
-        if not given_back.left:
+            given_back = affinity.restore(
+                entry, self._procfs, self._syscalls, self._granted, stopped=self._halt.is_set
+            )
+        if given_back.undone:
             self._forget([decision.worker])
+        if given_back.stopped:
+            tally.end = End.STOPPED
+        if given_back.out_of_passes:
+            tally.error = (
+                f"it creates threads faster than their masks can be given back: "
+                f"{given_back.left} left; the journal keeps it"
+            )
         return given_back
 
     def _bind(self, decision: Decision, tally: Tally) -> affinity.Bound:
@@ -320,11 +329,20 @@ class RealActuator:
                 tally.end = End.STOPPED
             if tally.end is not End.DONE or decision.bind_cpus is None:
                 return affinity.Bound()
-            return affinity.bind(
+            bound = affinity.bind(
                 decision,
                 decision.bind_cpus,
                 self._procfs,
                 self._syscalls,
                 self._journal,
                 granted=self._granted,
+                stopped=self._halt.is_set,
             )
+        if bound.stopped:
+            tally.end = End.STOPPED
+        if bound.out_of_passes:
+            tally.error = (
+                f"it creates threads faster than they can be bound: {bound.left} left; "
+                "they are seen to with its next decision"
+            )
+        return bound

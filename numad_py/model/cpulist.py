@@ -22,21 +22,21 @@ def parse_list(text: str) -> frozenset[int]:
     text = text.strip()
     if not text:
         return frozenset()
+    named = 0
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isascii() or not first.isdigit():
             msg = f"{part!r} is not an id or a range of ids such as 0-3"
             raise ValueError(msg)
-        if not dash:
-            ids.add(int(first))
-            continue
-        if not last.isascii() or not last.isdigit() or int(last) < int(first):
+        if dash and (not last.isascii() or not last.isdigit() or int(last) < int(first)):
             msg = f"{part!r} is not a range of ids such as 0-3"
             raise ValueError(msg)
-        if int(last) - int(first) > _LONGEST_RANGE:
-            msg = f"{part!r} names more ids than any machine has"
+        ends = int(last) if dash else int(first)
+        named += ends - int(first) + 1
+        if named > _MOST_IDS:
+            msg = f"{text[:200]!r} names more ids than any machine has"
             raise ValueError(msg)
-        ids.update(range(int(first), int(last) + 1))
+        ids.update(range(int(first), ends + 1))
     return frozenset(ids)
 
 
@@ -58,5 +58,5 @@ def format_list(ids: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-# The kernel's own ceiling is NR_CPUS = 8192 (x86-64, MAXSMP); a longer range is a mistake.
-_LONGEST_RANGE = 65536
+# The kernel's own ceiling is NR_CPUS = 8192 (x86-64, MAXSMP); a longer list is a mistake.
+_MOST_IDS = 65537

@@ -20,6 +20,12 @@ __all__ = ["bench", "child"]
 WORKER = WorkerId(10, 5)
 FIRST, OURS = frozenset(range(8)), frozenset(range(4))
 ENTRY = Entry(WORKER, "x/0", "1:x/0", {10: ThreadMasks(5, FIRST, OURS)})
+LEFT_ALONE = Entry(
+    WORKER,
+    "x/0",
+    "1:x/0",
+    {**ENTRY.threads, 11: ThreadMasks(5, frozenset({6, 7}), frozenset())},
+)
 
 
 def thread(cpus: set[int], tid: int = 10) -> Thread:
@@ -39,15 +45,29 @@ def grants(cpus: set[int] | None) -> Granted:
         ({0, 1}, set(range(8)), False),
         ({0}, {0, 1}, False),
         ({0, 1}, None, False),
-        ({6, 7}, {6, 7}, False),
+        ({6, 7}, {6, 7}, True),
+        ({6}, {6, 7}, False),
+        ({6, 7}, {5, 6, 7}, False),
         ({0, 1, 2, 3}, {0, 1}, True),
     ],
-    ids=["cut", "whole", "more-than-cut", "unknown", "nothing-left", "not-cut-yet"],
+    ids=[
+        "cut",
+        "whole",
+        "more-than-cut",
+        "unknown",
+        "nothing-left",
+        "users-own",
+        "less-than-whole",
+        "not-cut-yet",
+    ],
 )
 def test_what_a_cpuset_has_left_of_our_mask_is_ours(
     mask: set[int], cpuset: set[int] | None, *, ours: bool
 ) -> None:
-    """A thread has what its mask and its cpuset share (``set_cpus_allowed``, Linux 6.2)."""
+    """A thread has what its mask and its cpuset share (``set_cpus_allowed``, Linux 6.2).
+
+    Where they share nothing it has the whole cpuset.
+    """
     found = first_masks(WORKER, ENTRY, [thread(mask)], grants(cpuset))
     assert found == ({10: FIRST} if ours else {})
 
@@ -65,7 +85,13 @@ def test_the_cpuset_is_read_only_where_a_mask_may_be_cut() -> None:
         pytest.fail("it was read")
 
     threads = [thread(set(OURS)), thread({6, 7}, tid=11), thread(set(range(8)), tid=12)]
-    assert set(first_masks(WORKER, ENTRY, threads, granted)) == {10}
+    assert set(first_masks(WORKER, LEFT_ALONE, threads, granted)) == {10}
+
+
+def test_a_thread_that_was_left_alone_is_not_ours_when_its_cpuset_is_cut_to_its_pin() -> None:
+    """It has no mask of ours that the kernel could remember; one that was bound beside it has."""
+    threads = [thread({6, 7}), thread({6, 7}, tid=11)]
+    assert first_masks(WORKER, LEFT_ALONE, threads, grants({6, 7})) == {10: FIRST}
 
 
 def test_the_cpuset_is_read_once_for_all_threads() -> None:
