@@ -23,7 +23,7 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.quantity import format_bytes
-from numad_py.observe.model_files import ModelFile, model_files
+from numad_py.observe.model_files import LEAST_BYTES, ModelFile, model_files
 
 DESCRIPTION = """\
 Shows on which nodes the page cache of files lies, without reading them. With --to, brings it to a
@@ -56,6 +56,7 @@ def cache(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: no file is named, or no such node or worker is there.
+        NumadError: the worker works with no large file.
     """
     sysfs = SysFs(arguments.sysfs)
     topology = sysfs.topology()
@@ -68,6 +69,9 @@ def cache(arguments: argparse.Namespace) -> int:
     files = [ModelFile(path, path) for path in arguments.files]
     if arguments.of is not None:
         files += model_files(ProcFs(arguments.procfs), _pid(arguments))
+    if not files and arguments.of is not None:
+        msg = f"{arguments.of} maps and names no file of {format_bytes(LEAST_BYTES)} or more"
+        raise NumadError(msg)
     if not files:
         msg = "name files, or a worker that works with some: numad-py cache --of WORKER"
         raise UsageError(msg)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from numad_py.cli.common import CHANGES_DAEMON, Verbs, add_config, add_json, is_live, print_json
-from numad_py.errors import NumadError, RightsError
+from numad_py.errors import NumadError, PolicyError, RightsError
 from numad_py.model.text import printable
-from numad_py.policy.load import load
+from numad_py.policy.load import load, runtime_dir_of
 from numad_py.policy.schema import DaemonPolicy, Policy
 from numad_py.serve.control import NotRunning, call
+
+SOCKET = "control.sock"
+"""Its name in the runtime_dir."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -59,7 +62,7 @@ def socket_of(policy: Policy) -> Path:
 
 
 def _socket_in(policy: DaemonPolicy) -> Path:
-    return Path(policy.runtime_dir) / "control.sock"
+    return Path(policy.runtime_dir) / SOCKET
 
 
 def daemon_asked(arguments: argparse.Namespace) -> Path | None:
@@ -81,7 +84,7 @@ def daemon_asked(arguments: argparse.Namespace) -> Path | None:
         status = _status(path)
     except (NotRunning, RightsError):
         return None
-    if _runs_by(status, config):
+    if runs_by(status, config):
         _note_changes(status, config)
         return path
     files = ", ".join(status["policy"]["files"])
@@ -96,28 +99,51 @@ def change(config: str | None, verb: str) -> dict[str, Any]:
     has the same socket, is not touched.
 
     Raises:
-        PolicyError: the file that was named is absent or has mistakes.
+        PolicyError: the file that was named is absent or has mistakes, and no daemon that runs by
+            it is found all the same.
         NotRunning: nobody listens there.
         NumadError: the daemon there runs by another file, or cannot say yet by which.
     """
-    path = socket_path(config)
-    if config is not None:
-        status = _status(path)
-        if not _runs_by(status, config):
-            main = str(status["policy"]["files"][0])
-            msg = (
-                f"the daemon on {path} runs by {main}, not by {config}; nothing was changed; "
-                f"to have it changed: numad-py {verb} --config {shlex.quote(main)}"
-            )
-            raise NumadError(msg)
+    if config is None:
+        return cast("dict[str, Any]", call(socket_path(), verb))
+    try:
+        path = socket_path(config)
+    except PolicyError:
+        # What was typed into its policy since must not keep anybody from stopping a daemon.
+        found = _socket_in_spite_of_mistakes(config)
+        if found is None:
+            raise
+        path = found
+    status = _status(path)
+    if not runs_by(status, config):
+        main = str(status["policy"]["files"][0])
+        msg = (
+            f"the daemon on {path} runs by {main}, not by {config}; nothing was changed; "
+            f"to have it changed: numad-py {verb} --config {shlex.quote(main)}"
+        )
+        raise NumadError(msg)
     return cast("dict[str, Any]", call(path, verb))
+
+
+def with_config(command: str, config: str | None) -> str:
+    """Return a command to be typed next, which finds the same daemon."""
+    return command if config is None else f"{command} --config {shlex.quote(config)}"
+
+
+def _socket_in_spite_of_mistakes(config: str) -> Path | None:
+    """Return where the daemon listens that runs by a file that is no good any more, or is gone."""
+    path = Path(runtime_dir_of(config)) / SOCKET
+    try:
+        return path if runs_by(_status(path), config) else None
+    except NumadError:
+        return None
 
 
 def _status(path: Path) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", call(path, "status"))
 
 
-def _runs_by(status: Mapping[str, Any], config: str) -> bool:
+def runs_by(status: Mapping[str, Any], config: str) -> bool:
     """Say whether a file is the main one of a daemon, which it names first; by whichever path.
 
     A drop-in is a part of the policy, and says something else when it is read alone.
@@ -143,8 +169,8 @@ def _note_changes(status: Mapping[str, Any], config: str) -> None:
         return
     if changed:
         _say(
-            f"changed since the daemon loaded its policy: {', '.join(changed)}; it still runs by "
-            f"the earlier text; to take it up: numad-py reload --config {shlex.quote(config)}"
+            f"written since the daemon loaded its policy: {', '.join(changed)}; what is new there "
+            f"holds after numad-py reload --config {shlex.quote(config)}"
         )
 
 

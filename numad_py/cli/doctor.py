@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
-from numad_py.cli.control import socket_of, socket_path
+from numad_py.cli.control import runs_by, socket_of, socket_path
 from numad_py.errors import NumadError, PolicyError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs, is_own
@@ -139,7 +139,7 @@ def _guard(check: EndpointCheck) -> Check:
         return Check("guard", "note", f"rule {check.rule}: {why}; {guard.url} was not tried")
     rule = f"rule {check.rule} ({counted(check.workers, 'worker')})"
     if check.reading is None:
-        see = f"curl -s {shlex.quote(guard.url)} | grep {guard.metric}"
+        see = f"curl -sS {shlex.quote(guard.url)} | grep '^# TYPE'"
         return Check(
             "guard",
             "warn",
@@ -197,6 +197,10 @@ def _daemon(config: str | None, policy: Policy | None) -> Iterator[Check]:
         yield Check("daemon", "note", str(error))
         if policy:
             yield from _settings_asked_for(policy)
+        return
+    if config is not None and not runs_by(status, config):
+        files = ", ".join(status["policy"]["files"])
+        yield Check("daemon", "warn", f"the one that answers runs by {files}, not by {config}")
         return
     yield Check("daemon", "ok", "it runs and answers")
     settings = status.get("settings", {"changed": {}, "problems": {}})

@@ -10,7 +10,7 @@ from numad_py.act.affinity import granted_by, restore_all
 from numad_py.act.journal import NAME, Journal
 from numad_py.act.settings import Keeper
 from numad_py.cli.common import CHANGES_DAEMON, Verbs, add_config, add_json, print_json
-from numad_py.cli.control import change
+from numad_py.cli.control import change, with_config
 from numad_py.cli.direct import policy_for_look
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel import rights
@@ -50,7 +50,8 @@ def restore(arguments: argparse.Namespace) -> int:
         print_json({"schema": 1, **told})
         return 0
     if by == "daemon":
-        print(f"{_given_back(workers)}; the daemon is paused (numad-py resume)")
+        resume = with_config("numad-py resume", arguments.config)
+        print(f"{_given_back(workers)}; the daemon is paused ({resume})")
     else:
         print(_given_back(workers))
     for text in settings:

@@ -77,6 +77,23 @@ def load(
     return _with_known_servers(policy) if known_servers else policy
 
 
+def runtime_dir_of(path: str) -> str:
+    """Return ``daemon.runtime_dir`` of a policy that may have mistakes elsewhere.
+
+    By it a running daemon can be told to stop whatever somebody has just typed into its policy.
+    What cannot be read or is no text counts as absent: then it is the usual one.
+    """
+    main, unsaid = Path(path), list[str]()
+    found = Policy().daemon.runtime_dir
+    for candidate in (main, *_drop_ins(main, unsaid)):
+        file = _read(candidate, unsaid, privileged=False)
+        daemon = file.data.get("daemon") if file is not None else None
+        value = daemon.get("runtime_dir") if isinstance(daemon, dict) else None
+        if isinstance(value, str) and value.startswith("/"):
+            found = value
+    return found
+
+
 def _in_order(problems: Iterable[str], files: Iterable[Path]) -> list[str]:
     """Return problems as whoever mends them goes through the files: in turn, from top to bottom."""
     heads = [re.compile(re.escape(str(path)) + r":(?:(\d+):)?") for path in files]

@@ -175,7 +175,7 @@ def changed_later(path: Path) -> None:
 def test_a_file_that_was_changed_since_it_was_loaded_is_noted(
     with_drop_in: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
 ) -> None:
-    """The answer is the daemon's, by the earlier text; reload takes the new one up."""
+    """The answer is the daemon's, by what it has loaded; reload takes up what is new."""
     main_file, drop_in, other = (
         with_drop_in.policy,
         tmp_path / "conf.d/50-x.toml",
@@ -194,8 +194,8 @@ def test_a_file_that_was_changed_since_it_was_loaded_is_noted(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["source"] == "daemon"
     assert captured.err == (
-        f"numad-py: changed since the daemon loaded its policy: {changed}; it still runs by the "
-        f"earlier text; to take it up: numad-py reload --config {main_file}\n"
+        f"numad-py: written since the daemon loaded its policy: {changed}; what is new there "
+        f"holds after numad-py reload --config {main_file}\n"
     )
     for file in (main_file, drop_in):
         if file.exists():
@@ -254,3 +254,61 @@ def test_the_help_says_how_the_daemon_is_found(
         main([verb, "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "the daemon that runs by it is asked, at its daemon.runtime_dir" in said
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "restore"])
+@pytest.mark.parametrize("what", ["mistake", "gone"])
+def test_a_daemon_can_be_stopped_whatever_became_of_its_policy(
+    served: Running, capsys: pytest.CaptureFixture[str], verb: str, what: str
+) -> None:
+    """A typo in the file must not stand between somebody and hands off."""
+    text = served.policy.read_text()
+    if what == "mistake":
+        served.policy.write_text(f"{text}\n[migration]\nrate = 5\n")
+    else:
+        # Its folder is said by a drop-in, which is there still.
+        folder = served.policy.parent / "conf.d"
+        folder.mkdir(exist_ok=True)
+        (folder / "50-dir.toml").write_text(text)
+        served.policy.unlink()
+    assert main([verb, "--config", str(served.policy)]) == 0
+    assert not capsys.readouterr().err
+    paused = verb != "resume"
+    until(
+        lambda: served.daemon.report is not None and served.daemon.report.paused is paused,
+        "it was told",
+    )
+
+
+def test_a_policy_with_mistakes_that_no_daemon_runs_by_is_refused(
+    served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its mistakes are said, and the daemon that listens where it points is not touched."""
+    other = tmp_path / "other.toml"
+    other.write_text(f"{served.policy.read_text()}\n[migration]\nrate = 5\n")
+    assert main(["pause", "--config", str(other)]) == 78
+    assert "migration.rate" in capsys.readouterr().err
+    assert served.daemon.report is not None
+    assert not served.daemon.report.paused
+
+
+def test_doctor_says_that_the_daemon_is_not_the_files(
+    served: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All is not well with it because one answers where it points."""
+    other = tmp_path / "other.toml"
+    other.write_text(served.policy.read_text())
+    levels = {}
+    for file in (served.policy, other):
+        main(["doctor", "--json", "--config", str(file)])
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        levels[file] = [c["level"] for c in checks if c["name"] == "daemon"]
+    assert levels == {served.policy: ["ok"], other: ["warn"]}
+
+
+def test_what_to_type_next_finds_the_same_daemon(
+    served: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is printed."""
+    assert main(["restore", "--config", str(served.policy)]) == 0
+    assert f"(numad-py resume --config {served.policy})" in capsys.readouterr().out

@@ -221,3 +221,15 @@ def test_what_cannot_be_is_said(
     assert main(["cache", *words]) == code
     caught = capsys.readouterr()
     assert said in caught.out + caught.err
+
+
+def test_a_worker_without_large_files_is_said_to_have_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not that the command was typed wrongly; and how large a file is to be."""
+    with subprocess.Popen(["sleep", "60"], env={"LC_ALL": "C"}) as worker:
+        try:
+            assert main(["cache", "--of", str(worker.pid)]) == NumadError.exit_code
+        finally:
+            worker.kill()
+    assert f"{worker.pid} maps and names no file of 16.0 MiB or more" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_a_metric_that_is_not_there(
     assert text == (
         f"rule mine (1 worker): {url}: there is no latency_seconds; write a histogram or a gauge "
         "that is there; until it can be read, moves wait for two windows and are not judged; "
-        f"see what is there: curl -s '{url}' | grep latency_seconds"
+        f"see what is there: curl -sS '{url}' | grep '^# TYPE'"
     )
 
 
