@@ -210,6 +210,5 @@ def wilson(share: float, drawn: float, z: float = INTERVAL_Z) -> tuple[float, fl
     weight = z * z / drawn
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / drawn + weight / (4 * drawn))
-    # Where all were drawn alike its end is the share itself, which rounding must not leave out.
-    low = 0.0 if share <= 0 else max(0.0, middle - half)
-    return low, 1.0 if share >= 1 else min(1.0, middle + half)
+    # What was drawn lies within it, which rounding must not change.
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))

@@ -106,6 +106,8 @@ def test_a_worker_without_its_main_thread_is_neither_done_nor_gone(
 def test_a_worker_that_has_ended_is_gone(worker: Worker) -> None:
     """A zombie that nobody has waited for has no other thread."""
     worker.process.kill()
-    while worker.procfs.stat(worker.id.pid).state != "Z":
+    pid = worker.id.pid
+    # Its other thread may take a moment longer to end.
+    while worker.procfs.stat(pid).state != "Z" or worker.procfs.tids(pid) != {pid}:
         time.sleep(0.01)
     assert worker.move(ProcFs()).end is End.GONE
