@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import mean
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from numad_py.decide.solver.flow import divide
@@ -27,7 +27,7 @@ from tests.property.brute_force import (
     size_of,
     staying,
 )
-from tests.property.strategies import crowds, problems
+from tests.property.strategies import crowd, crowds, problems
 
 PAGE = 2 << 20
 
@@ -200,6 +200,7 @@ def test_what_is_carried_out_is_not_changed_again(problem: Problem) -> None:
         assert again.order == ()
 
 
+@example(crowd(252198))
 @given(machines | crowds)
 def test_what_is_carried_out_is_only_ever_bettered(problem: Problem) -> None:
     """Homes that change are better, the cost of the change included: so changes have an end."""

@@ -27,6 +27,9 @@ def solve(problem: Problem) -> Solution:
     wanted = tally.chosen()
     if way.stuck:
         tally, proven, way = _reachable(choices, wanted, way)
+        # Where work was out early: to do nothing always can be done.
+        if (still := stayed(choices)).total < tally.total:
+            tally, proven, way = still, False, Route((), {}, ())
     return _solution(choices, tally, way, wanted, proven=proven)
 
 
