@@ -28,7 +28,7 @@ from numad_py.observe.endpoint import Endpoints
 from numad_py.observe.observer import Observer, no_names
 from numad_py.policy.load import load
 from numad_py.policy.schema import Mode, Policy
-from numad_py.serve.control import ControlServer
+from numad_py.serve.control import SOCKET, ControlServer
 from numad_py.serve.http import MetricsServer
 from numad_py.serve.metrics import make_registry, render
 from numad_py.serve.notify import Notifier
@@ -142,9 +142,7 @@ def serving(daemon: Daemon) -> Iterator[None]:
         signal.signal(number, daemon.on_signal)
     reached_at: dict[str, str | None] = {"socket": None, "metrics": None}
     with contextlib.ExitStack() as stack:
-        control = ControlServer(
-            Path(daemon.policy.daemon.runtime_dir) / "control.sock", daemon.handle
-        )
+        control = ControlServer(Path(daemon.policy.daemon.runtime_dir) / SOCKET, daemon.handle)
         try:
             control.start()
         except OSError as error:

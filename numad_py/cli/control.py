@@ -18,10 +18,7 @@ from numad_py.errors import NumadError, PolicyError, RightsError
 from numad_py.model.text import printable
 from numad_py.policy.load import load, runtime_dir_of
 from numad_py.policy.schema import DaemonPolicy, Policy
-from numad_py.serve.control import NotRunning, call
-
-SOCKET = "control.sock"
-"""Its name in the runtime_dir."""
+from numad_py.serve.control import SOCKET, NotRunning, call
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -53,16 +50,16 @@ def socket_path(config: str | None = None) -> Path:
         if config is not None:
             raise
         # A bad or absent policy must not keep anybody from reaching the service that runs.
-        return _socket_in(DaemonPolicy())
+        return _socket_in(DaemonPolicy().runtime_dir)
 
 
 def socket_of(policy: Policy) -> Path:
     """Return where a daemon listens that runs by a policy."""
-    return _socket_in(policy.daemon)
+    return _socket_in(policy.daemon.runtime_dir)
 
 
-def _socket_in(policy: DaemonPolicy) -> Path:
-    return Path(policy.runtime_dir) / SOCKET
+def _socket_in(runtime_dir: str) -> Path:
+    return Path(runtime_dir) / SOCKET
 
 
 def daemon_asked(arguments: argparse.Namespace) -> Path | None:
@@ -119,7 +116,7 @@ def change(config: str | None, verb: str) -> dict[str, Any]:
         main = str(status["policy"]["files"][0])
         msg = (
             f"the daemon on {path} runs by {main}, not by {config}; nothing was changed; "
-            f"to have it changed: numad-py {verb} --config {shlex.quote(main)}"
+            f"to have it changed: {with_config(f'numad-py {verb}', main)}"
         )
         raise NumadError(msg)
     return cast("dict[str, Any]", call(path, verb))
@@ -132,7 +129,7 @@ def with_config(command: str, config: str | None) -> str:
 
 def _socket_in_spite_of_mistakes(config: str) -> Path | None:
     """Return where the daemon listens that runs by a file that is no good any more, or is gone."""
-    path = Path(runtime_dir_of(config)) / SOCKET
+    path = _socket_in(runtime_dir_of(config))
     try:
         return path if runs_by(_status(path), config) else None
     except NumadError:
@@ -170,7 +167,7 @@ def _note_changes(status: Mapping[str, Any], config: str) -> None:
     if changed:
         _say(
             f"written since the daemon loaded its policy: {', '.join(changed)}; what is new there "
-            f"holds after numad-py reload --config {shlex.quote(config)}"
+            f"holds after {with_config('numad-py reload', config)}"
         )
 
 

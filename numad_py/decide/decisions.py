@@ -50,9 +50,10 @@ def decide(snapshot: Snapshot, policy: Policy, state: DecisionState) -> tuple[Pl
     given = _given(snapshot, policy)
     counted = [key for key in plannable if given[key].obstacle is None]
     state = watch_others(state, snapshot, counted)
-    promised = still_to_come(state.reserved, snapshot).taken_bytes()
+    to_come = still_to_come(state.reserved, snapshot)
+    promised = to_come.taken_bytes()
     kept = with_promises(snapshot, promised)
-    placing = place(kept, policy, state, {key: given[key] for key in plannable})
+    placing = place(kept, policy, state, {key: given[key] for key in plannable}, to_come)
     state = replace(state, placing=placing)
     placed = {w.id: placing.workers.get(w.id, Placed(given[w.id].home)) for w in snapshot.workers}
     sharing = share(snapshot, policy, state, {key: p.home for key, p in placed.items()})

@@ -13,7 +13,7 @@ from numad_py.decide.constraints import Bars, bars_of, constraints_of
 from numad_py.decide.home import Given, device_shares, user_mask
 from numad_py.decide.huge import with_made_pages
 from numad_py.decide.places import places_of, usable_cpus
-from numad_py.decide.reservations import Reservations, still_to_come
+from numad_py.decide.reservations import Reservations
 from numad_py.decide.sizes import (
     fixed_by_node,
     huge_by_size,
@@ -54,6 +54,7 @@ def place(
     policy: Policy,
     state: DecisionState,
     given: Mapping[WorkerId, Given],
+    promised: Reservations,
 ) -> Placing:
     """Return a home for each worker that is free to be given one, as far as there is one.
 
@@ -65,6 +66,7 @@ def place(
         state: earlier homes, what refused to move, and who is being moved.
         given: by worker, the home or the obstacle that rule, pin, cpuset or devices give; only
             workers that are named here take part.
+        promised: what is still to come of reservations.
     """
     free = [w for w in snapshot.workers if w.id in given and given[w.id] == Given()]
     homes = {key: said.home.nodes if said.home else None for key, said in given.items()}
@@ -81,7 +83,6 @@ def place(
     places = places_of(snapshot, policy.placement, foreign_cpus=state.others_cpus)
     growth = {w.label: _growth(w, state.of(w.id), policy.placement, snapshot.at_s) for w in free}
     items = _kept_while_loading(items, places, growth)
-    promised = still_to_come(state.reserved, snapshot)
     places = _less_promised(_as_crowded(places, items), items, promised.taken_cpus())
     solution = solve(Problem(places, tuple(items)))
     placed = {

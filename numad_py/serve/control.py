@@ -27,6 +27,9 @@ _SO_PEERGROUPS = 59
 _GROUPS_BYTES = 1024
 """Room for 256 groups: the most that Python's getsockopt takes."""
 
+SOCKET = "control.sock"
+"""Its name in the daemon's runtime_dir."""
+
 Handle = Callable[[str, Mapping[str, object]], object]
 
 
