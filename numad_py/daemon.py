@@ -181,8 +181,9 @@ class Daemon:
         """Tell the same again, with the nodes as they are now."""
         self._cycled_at_s = clock.monotonic_s()
         self._standing.totals = self.totals.repeat(report.plan, took)
+        machine = glance.machine
         self.report = report.repeated(
-            glance.machine.node_states, glance.machine.pressure, took, clock.unix_s()
+            glance.cycle, machine.node_states, machine.pressure, took, clock.unix_s()
         )
         self._feed()
         return self.report
@@ -224,6 +225,7 @@ class Daemon:
         self._last_outcomes = outcomes or self._last_outcomes
         self._cycled_at_s = clock.monotonic_s()
         self.report = CycleReport(
+            cycle=snapshot.cycle,
             snapshot=snapshot,
             plan=plan,
             outcomes=self._last_outcomes,

@@ -18,6 +18,8 @@ CALM_S = 15.0
 class Glance:
     """What every look begins with."""
 
+    cycle: int
+    """Number of the look, from 1."""
     at_s: float
     """Time since boot."""
     topology: Topology

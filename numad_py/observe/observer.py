@@ -152,6 +152,7 @@ class Observer:
 
         ``between`` is called before each process; what it raises ends the look.
         """
+        self._cycle += 1
         now_s = self._procfs.uptime_s()
         topology = self._current_topology()
         machine = self._machine.look(now_s, topology)
@@ -159,7 +160,8 @@ class Observer:
             # An event may have been lost.
             self.topology_changed()
             topology = self._current_topology()
-        return Glance(now_s, topology, machine, self._discovery.look(now_s, machine.forks, between))
+        census = self._discovery.look(now_s, machine.forks, between)
+        return Glance(self._cycle, now_s, topology, machine, census)
 
     def observe(
         self, between: Callable[[], None] = lambda: None, glance: Glance | None = None
@@ -173,7 +175,6 @@ class Observer:
             between: called before each process and reading; what it raises ends the look.
             glance: to go on from; None: begin with one.
         """
-        self._cycle += 1
         glance = glance or self.glance(between)
         now_s, topology, machine = glance.at_s, glance.topology, glance.machine
         census = glance.census
@@ -193,7 +194,7 @@ class Observer:
             workers = tuple(_with_guard(w, guards.get(w.rule)) for w in workers)
         self._forget_except(frozenset(w.id for w in workers))
         return Snapshot(
-            cycle=self._cycle,
+            cycle=glance.cycle,
             at_s=now_s,
             topology=topology,
             node_states=machine.node_states,

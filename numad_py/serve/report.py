@@ -28,6 +28,8 @@ class Took:
 class CycleReport:
     """The last cycle."""
 
+    cycle: int
+    """Its number; where nothing had changed, snapshot and plan are of an earlier one."""
     snapshot: Snapshot
     plan: Plan
     outcomes: tuple[Outcome, ...]
@@ -61,6 +63,7 @@ class CycleReport:
 
     def repeated(
         self,
+        cycle: int,
         node_states: tuple[NodeState, ...],
         pressure: Pressure,
         took: Took,
@@ -72,6 +75,7 @@ class CycleReport:
         """
         return replace(
             self,
+            cycle=cycle,
             snapshot=replace(self.snapshot, node_states=node_states, pressure=pressure),
             cycle_duration_s=took.duration_s,
             cycle_cpu_s=took.cpu_s,
@@ -82,6 +86,7 @@ class CycleReport:
     def of_one_look(cls, snapshot: Snapshot, plan: Plan, policy: Policy) -> CycleReport:
         """Return the report of a look that no daemon made: no times, so that it can be compared."""
         return cls(
+            cycle=snapshot.cycle,
             snapshot=snapshot,
             plan=plan,
             outcomes=(),

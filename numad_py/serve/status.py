@@ -71,7 +71,7 @@ def head_document(report: CycleReport, *, source: str) -> Document:
         "policy": {"files": list(report.policy_sources), "error": report.policy_error},
     }
     if source == "daemon":
-        document["cycle"] = report.snapshot.cycle
+        document["cycle"] = report.cycle
         document["age_seconds"] = round(report.age_s, 2)
         document["cycle_seconds"] = round(report.cycle_duration_s, 6)
         document["last_cycle_at"] = report.last_cycle_at

@@ -21,6 +21,7 @@ from numad_py.observe.glance import CALM_S
 from numad_py.observe.observer import Observer
 from numad_py.policy.load import defaults
 from numad_py.serve.notify import Notifier
+from numad_py.serve.status import status_document
 from tests.fake_tree import FakeDevice, FakeMachine, FakeNode, FakeProcess, FakeThread, anon, put
 
 SERVER = ("/opt/llama.cpp/llama-server", "-m", "x")
@@ -120,6 +121,22 @@ def test_what_is_told_of_workers_grows_older_with_each_glance(machine: Machine) 
     assert again.began_at_s == first.began_at_s
     assert again.snapshot.workers == first.snapshot.workers
     assert again.last_cycle_at > first.last_cycle_at
+
+
+def test_the_cycle_told_is_the_one_that_is_counted(machine: Machine) -> None:
+    """Whoever asks for the status sees it rise with each cycle, also where only a glance is taken.
+
+    And a decision goes by the cycle in which it was made.
+    """
+    told = []
+    for _ in range(6):
+        machine.cycle()
+        report = machine.daemon.report
+        assert report is not None
+        told.append((status_document(report, source="daemon")["cycle"], report.plan.cycle))
+    assert [cycle for cycle, _ in told] == list(range(2, 8))
+    assert [decided for _, decided in told] == [1, 1, 4, 4, 4, 7]
+    assert machine.daemon.totals.cycles == 7
 
 
 GROWN = replace(HOME, resident_kib=512 * 1024, numa_maps=anon({0: 512 * MIB}))
