@@ -32,9 +32,12 @@ def vfio_group(sysfs: Path, group: int, minor: int, addresses: Iterable[str]) ->
 
 
 def nvidia_gpu(procfs: Path, address: str, minor: object) -> None:
-    """Write what NVIDIA's driver says of a GPU (nv-procfs.c of its open kernel module)."""
+    """Write what NVIDIA's driver says of a GPU, as version 580.159 does of an H100."""
     put(
         procfs / f"driver/nvidia/gpus/{address}/information",
-        "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 184\nBus Type: \t PCIe\n"
-        f"Bus Location: \t {address}\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n",
+        "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 41\n"
+        "GPU UUID: \t GPU-00000000-0000-0000-0000-000000000000\nVideo BIOS: \t 96.00.da.00.0c\n"
+        "Bus Type: \t PCIe\nDMA Size: \t 52 bits\nDMA Mask: \t 0xfffffffffffff\n"
+        f"Bus Location: \t {address}\nDevice Minor: \t {minor}\n"
+        "GPU Firmware: \t 580.159.04\nGPU Excluded:\t No\n",
     )

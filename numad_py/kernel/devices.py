@@ -174,7 +174,7 @@ class DeviceUse(Files):
         Its devices have no parent in sysfs, and N of /dev/nvidiaN is no CUDA ordinal. As documented
         by NVIDIA (README of the driver, "/proc interface") and as its open kernel module prints it
         (``nv_procfs_read_gpu_info``, kernel-open/nvidia/nv-procfs.c): a folder by PCI address, in
-        which ``information`` has the line ``Device Minor:``. Not tried on such a machine.
+        which ``information`` has the line ``Device Minor:``. Tried with driver 580.159 and an H100.
         """
         found = []
         try:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _NO_MEMORY = ("[vdso]", "[vvar", "[vsyscall]", "[uprobes]", "/dev/", "anon_inode:", "/dmabuf")
-_MEMORY_ALL_THE_SAME = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - prefixes alone
+_MEMORY_ALL_THE_SAME = ("/dev/shm/", "/dev/zero", "/dev/hugepages")  # noqa: S108 - prefixes alone
+
+
+def maps_device(path: str) -> bool:
+    """Say whether an area of this path shows what a device or the kernel itself has there.
+
+    That is not a process's to place: a driver maps it as VM_IO or VM_PFNMAP, and such pages are
+    never migrated (``vma_migratable``, include/linux/mempolicy.h), also where numa_maps counts them
+    as resident, as those of /dev/nvidiactl.
+    """
+    return path.startswith(_NO_MEMORY) and not path.startswith(_MEMORY_ALL_THE_SAME)
 
 
 class MappedArea(NamedTuple):
@@ -41,9 +51,7 @@ class MappedArea(NamedTuple):
         Not where there is no access (runtimes reserve address space by the TiB that way, and give
         access to a part before they use it), and not in what devices and the kernel map.
         """
-        if self.permissions[:3] == "---":
-            return False
-        return not self.path.startswith(_NO_MEMORY) or self.path.startswith(_MEMORY_ALL_THE_SAME)
+        return self.permissions[:3] != "---" and not maps_device(self.path)
 
 
 def parse_maps(text: str) -> tuple[MappedArea, ...]:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from numad_py.errors import Malformed
+from numad_py.kernel.maps import maps_device
 from numad_py.model.residency import Kind, Mobility, Residency, SegmentPart, entries_of
 
 _LINE = re.compile(
@@ -198,8 +199,9 @@ def parse_line(line: str) -> Vma:
 
 
 def parse(text: str) -> tuple[list[Vma], int]:
-    """Return all areas, and how many lines do not follow the grammar and are left out.
+    """Return all areas but those of devices, and how many lines are left out as odd.
 
+    Odd is a line that does not follow the grammar. What a device has mapped is no memory to place.
     The kernel ends every line with a newline; a last line without one was cut short. It counts as
     odd even where it parses, since ``kernelpagesize_kB=2048`` cut to ``kernelpagesize_kB=2`` would.
     """
@@ -208,9 +210,12 @@ def parse(text: str) -> tuple[list[Vma], int]:
     odd = 1 if tail else 0
     for line in lines:
         try:
-            vmas.append(parse_line(line))
+            vma = parse_line(line)
         except Malformed:
             odd += 1
+            continue
+        if vma.huge or vma.file is None or not maps_device(vma.file):
+            vmas.append(vma)
     return vmas, odd
 
 
