@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -13,7 +12,7 @@ import structlog
 from numad_py.act.actuator import Actuator
 from numad_py.advisor import Advisor
 from numad_py.errors import NumadError, PolicyError, UsageError
-from numad_py.events import Command, Event
+from numad_py.events import Command, Mailbox
 from numad_py.kernel import clock
 from numad_py.model.plan import DecisionState
 from numad_py.observe.observer import Observer
@@ -58,7 +57,7 @@ class Commands:
         *,
         advisor: Advisor,
         recent: Recent,
-        mailbox: queue.SimpleQueue[Event],
+        mailbox: Mailbox,
         load_policy: Callable[[], Policy],
         seen: Callable[[], CycleReport | None],
     ) -> None:

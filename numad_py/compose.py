@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from numad_py.act.journal import Journal
 from numad_py.act.real import RealActuator
 from numad_py.daemon import Daemon
 from numad_py.errors import NumadError
-from numad_py.events import Event, Wake
+from numad_py.events import Mailbox, Wake
 from numad_py.kernel import rights
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs, is_own
@@ -41,7 +40,7 @@ def build_actuator(
     procfs: ProcFs,
     sysfs: SysFs,
     cgroups: CgroupFs,
-    mailbox: queue.SimpleQueue[Event],
+    mailbox: Mailbox,
     *,
     dry: bool,
 ) -> Actuator:
@@ -89,7 +88,7 @@ def build_daemon(
     if is_own(procfs_root) and sysfs_root == "/sys":
         procfs.keep_open()
         sysfs.keep_open()
-    mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    mailbox = Mailbox()
     cgroups = CgroupFs(f"{sysfs_root}/fs/cgroup")
     actuator = build_actuator(policy, procfs, sysfs, cgroups, mailbox, dry=dry)
     observer = Observer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import queue
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -19,7 +18,7 @@ from numad_py.cycle import look_and_decide
 from numad_py.decide.remember import remember
 from numad_py.decide.rest import at_rest
 from numad_py.errors import Interrupted, NumadError
-from numad_py.events import Command, Event, Stop, Wake, handle_until
+from numad_py.events import Command, Event, Mailbox, Stop, Wake, handle_until
 from numad_py.kernel import clock
 from numad_py.model.outcome import Outcome
 from numad_py.model.plan import DecisionState, Plan, Verdict
@@ -57,7 +56,7 @@ class Daemon:
         *,
         load_policy: Callable[[], Policy],
         notifier: Notifier,
-        mailbox: queue.SimpleQueue[Event],
+        mailbox: Mailbox,
         dry_run: bool = False,
     ) -> None:
         """Take the rooms; ``load_policy`` reads the files again and raises PolicyError."""
@@ -301,7 +300,7 @@ class Daemon:
         return clock.monotonic_s() - self._cycled_at_s < 3 * report.interval_s + 10
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Put a signal into the mailbox; SimpleQueue.put may be called from a handler."""
+        """Put a signal into the mailbox; Mailbox.put may be called from a handler."""
         if number == signal.SIGHUP:
             self.mailbox.put(Command("reload", {}, Future()))
             return

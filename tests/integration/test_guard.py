@@ -7,7 +7,6 @@ a latency that hangs on where they are.
 from __future__ import annotations
 
 import os
-import queue
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from numad_py.act.journal import Journal
 from numad_py.act.real import RealActuator
 from numad_py.compose import with_mode
 from numad_py.daemon import Daemon
-from numad_py.events import Event
+from numad_py.events import Mailbox
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.guard import Compared
@@ -90,7 +89,7 @@ class Worker:
             self.actuator.first_masks,
             endpoints=self.endpoints,
         )
-        mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        mailbox = Mailbox()
         self.daemon = Daemon(
             policy,
             observer,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from numad_py.act.actuator import Actuator
 from numad_py.compose import build_actuator
-from numad_py.events import Event
+from numad_py.events import Mailbox
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
@@ -64,7 +63,7 @@ def test_leaving_act_is_a_stop_and_coming_back_acts_again(
     """In another mode nothing is done; masks go back as on_stop says; in act it is done again."""
     first = os.sched_getaffinity(worker.pid)
     acting = policy(tmp_path, Mode.ACT, on_stop)
-    mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    mailbox = Mailbox()
     actuator = build_actuator(
         acting, ProcFs(), SysFs(), CgroupFs("/sys/fs/cgroup"), mailbox, dry=False
     )
@@ -91,7 +90,7 @@ def test_leaving_act_is_a_stop_and_coming_back_acts_again(
 def test_a_pause_outlasts_a_change_of_mode(tmp_path: Path, worker: WorkerId) -> None:
     """What somebody paused by hand is not resumed by a reload."""
     acting = policy(tmp_path, Mode.ACT)
-    mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    mailbox = Mailbox()
     actuator = build_actuator(
         acting, ProcFs(), SysFs(), CgroupFs("/sys/fs/cgroup"), mailbox, dry=False
     )

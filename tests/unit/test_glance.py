@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from numad_py.act.actuator import DryActuator
 from numad_py.daemon import Daemon
-from numad_py.events import Wake
+from numad_py.events import Mailbox, Wake
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
@@ -61,7 +60,7 @@ class Machine:
             DryActuator(procfs.uptime_s),
             load_policy=defaults,
             notifier=Notifier(None, None),
-            mailbox=queue.SimpleQueue(),
+            mailbox=Mailbox(),
         )
         self.cycle(0.0)
 

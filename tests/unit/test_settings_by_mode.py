@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numad_py.act.by_mode import ByMode
 from numad_py.act.journal import Growth, Journal
 from numad_py.act.settings import Keeper
 from numad_py.compose import build_actuator
+from numad_py.events import Mailbox
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.settings import AUTONUMA, Settings
@@ -54,7 +54,7 @@ class Runs:
         """Build a doer, as a daemon does at its start."""
         procfs, sysfs = ProcFs(self.machine.procfs), SysFs(self.machine.sysfs)
         cgroups = CgroupFs(self.machine.sysfs / "fs/cgroup")
-        return build_actuator(policy, procfs, sysfs, cgroups, queue.SimpleQueue(), dry=False)
+        return build_actuator(policy, procfs, sysfs, cgroups, Mailbox(), dry=False)
 
     def value(self) -> int:
         """Return what AutoNUMA is."""
@@ -178,7 +178,7 @@ def test_a_dry_run_touches_nothing(runs: Runs) -> None:
     """Not even the journal."""
     procfs, sysfs = ProcFs(runs.machine.procfs), SysFs(runs.machine.sysfs)
     cgroups = CgroupFs(runs.machine.sysfs / "fs/cgroup")
-    actuator = build_actuator(runs.policy(), procfs, sysfs, cgroups, queue.SimpleQueue(), dry=True)
+    actuator = build_actuator(runs.policy(), procfs, sysfs, cgroups, Mailbox(), dry=True)
     assert runs.value() == 1
     assert actuator.restore_settings() == ()
     assert not runs.state.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 
 from numad_py.act.actuator import DryActuator
 from numad_py.daemon import TOPOLOGY_EVERY_S, Daemon
-from numad_py.events import Event, Stop, Wake
+from numad_py.events import Mailbox, Stop, Wake
 from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.sysfs import SysFs
@@ -126,7 +125,7 @@ class CountedObserver:
 
 def test_a_storm_of_events_is_one_look_a_second(machine: Machine) -> None:
     """A TiB of memory that is plugged in brings thousands of them."""
-    mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    mailbox = Mailbox()
     counted = CountedObserver(machine.observer)
     daemon = Daemon(
         defaults(),
