@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.cli.control import runs_by, socket_of, socket_path
+from numad_py.cli.stray_cache import stray_caches
 from numad_py.errors import NumadError, PolicyError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs, is_own
+from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.cpulist import format_list
 from numad_py.model.guard import GuardReading
+from numad_py.model.quantity import format_bytes
 from numad_py.model.topology import Topology
 from numad_py.observe.endpoint_check import EndpointCheck, Found, endpoint_checks
 from numad_py.observe.interference import NAMED, interferences
@@ -59,6 +62,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     procfs = ProcFs(arguments.procfs)
     sysfs = SysFs(arguments.sysfs)
     policy, of_policy = _load(arguments.config)
+    status, of_daemon = _daemon(arguments.config, policy)
     checks = [
         *_topology(sysfs.topology()),
         *_rights(),
@@ -66,7 +70,8 @@ def doctor(arguments: argparse.Namespace) -> int:
         *(_guards(policy, procfs) if policy else ()),
         *_interferences(procfs),
         *_huge_pages(sysfs),
-        *_daemon(arguments.config, policy),
+        *of_daemon,
+        *(_page_cache(status, procfs, policy) if status else ()),
     ]
     if arguments.json:
         print_json({"schema": 1, "checks": [asdict(check) for check in checks]})
@@ -185,29 +190,58 @@ def _named(procfs: ProcFs) -> dict[str, int]:
     return named
 
 
-def _daemon(config: str | None, policy: Policy | None) -> Iterator[Check]:
+def _daemon(
+    config: str | None, policy: Policy | None
+) -> tuple[Mapping[str, Any] | None, list[Check]]:
+    """Return the daemon's status, None where none answers that is meant, and what is to be said."""
     try:
         # Where there is no good policy: at the usual place, unless a file was named.
         path = socket_of(policy) if policy else socket_path(config)
         status = cast("dict[str, Any]", call(path, "status"))
     except PolicyError:
-        yield Check("daemon", "note", "not asked: the policy does not say where it listens")
-        return
+        text = "not asked: the policy does not say where it listens"
+        return None, [Check("daemon", "note", text)]
     except NumadError as error:
-        yield Check("daemon", "note", str(error))
-        if policy:
-            yield from _settings_asked_for(policy)
-        return
+        asked_for = _settings_asked_for(policy) if policy else ()
+        return None, [Check("daemon", "note", str(error)), *asked_for]
     if config is not None and not runs_by(status, config):
         files = ", ".join(status["policy"]["files"])
-        yield Check("daemon", "warn", f"the one that answers runs by {files}, not by {config}")
-        return
-    yield Check("daemon", "ok", "it runs and answers")
+        text = f"the one that answers runs by {files}, not by {config}"
+        return None, [Check("daemon", "warn", text)]
+    return status, [Check("daemon", "ok", "it runs and answers"), *_settings(status)]
+
+
+def _settings(status: Mapping[str, Any]) -> Iterator[Check]:
     settings = status.get("settings", {"changed": {}, "problems": {}})
     for name, text in settings["changed"].items():
         yield Check("settings", "ok", f"{name} is {text}; it is given back later")
     for text in settings["problems"].values():
         yield Check("settings", "warn", text)
+
+
+def _page_cache(
+    status: Mapping[str, Any], procfs: ProcFs, policy: Policy | None
+) -> Iterator[Check]:
+    """Say of which model files much is cached away from the workers that use them."""
+    if not is_own(procfs.root):
+        return
+    least_bytes = (policy or Policy()).placement.min_remote_bytes
+    strays, barred = stray_caches(status, procfs, Syscalls(), least_bytes)
+    for stray in strays:
+        where = ", ".join(f"{format_bytes(b)} on node {n}" for n, b in stray.away_bytes.items())
+        homes = format_list(stray.homes)
+        first = min(stray.homes)
+        yield Check(
+            "page_cache",
+            "warn",
+            f"{stray.path} of {', '.join(stray.workers)} (at home on node {homes}) is cached far "
+            f"away, and nobody maps it there: {where}; to bring it home: "
+            f"numad-py cache --of {stray.workers[0]} --to {first}",
+        )
+    if barred:
+        yield Check("page_cache", "note", "where model files are cached only root is told")
+    elif not strays:
+        yield Check("page_cache", "ok", "no model file is cached far from its workers")
 
 
 def _settings_asked_for(policy: Policy) -> Iterator[Check]:

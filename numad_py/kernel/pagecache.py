@@ -30,6 +30,7 @@ class Window:
     address: int
     runs: tuple[tuple[int, int], ...]
     """Start and end addresses of stretches of pages that are cached, and mapped here."""
+    size_bytes: int
 
 
 class CachedFile:
@@ -82,17 +83,26 @@ class CachedFile:
         """Close it."""
         os.close(self._descriptor)
 
-    def windows(self) -> Iterator[Window]:
+    @property
+    def window_count(self) -> int:
+        """How many windows the whole file is."""
+        return -(-self.size_bytes // WINDOW_BYTES)
+
+    def windows(self, every: int = 1) -> Iterator[Window]:
         """Yield the file part by part, each with what of it is cached; it is unmapped afterwards.
+
+        Args:
+            every: so many windows are one of which is looked at, the middle one.
 
         Raises:
             NumadError: a call failed; on a kernel before 5.14 it is the one that maps cached pages.
         """
-        for offset in range(0, self.size_bytes, WINDOW_BYTES):
+        first = min(every // 2, max(0, self.window_count - 1))
+        for offset in range(first * WINDOW_BYTES, self.size_bytes, every * WINDOW_BYTES):
             size = min(WINDOW_BYTES, self.size_bytes - offset)
             address = self._map(offset, size)
             try:
-                yield Window(address, tuple(self._cached(address, size)))
+                yield Window(address, tuple(self._cached(address, size)), size)
             finally:
                 self._libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
 

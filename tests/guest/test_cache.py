@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.guest.daemon import Service
 from tests.guest.machine import Machine
 from tests.guest.marks import on_guest
 from tests.guest.workers import Workers
@@ -58,3 +59,30 @@ def test_pages_that_a_worker_maps_are_the_workers(guest: Machine, workers: Worke
     assert found["file"].endswith(FILE)
     assert (found["moved_bytes"], found["mapped_by_others_bytes"]) == (0, SIZE_MIB * MIB)
     assert workers.alive("w")
+
+
+@on_guest("bookworm-n4c8")
+def test_doctor_finds_what_a_worker_has_read_far_away(guest: Machine, workers: Workers) -> None:
+    """And says how to bring it home; after that all is well."""
+    written_on(guest, 6)
+    options = f"--file {FILE} --size 64MiB --memory-nodes 0 --cpus 0-1 --pause-ms 3000"
+    workers.start("w", options)
+    workers.wait_ready()
+    service = Service(guest)
+    service.start()
+    try:
+        (warned,) = of_page_cache(guest)
+        assert warned["level"] == "warn"
+        assert f"{SIZE_MIB}.0 MiB on node 3" in warned["text"]
+        _, _, command = warned["text"].partition("to bring it home: ")
+        guest.run(command)
+        assert cached(guest)["cached_bytes"] == {"0": SIZE_MIB * MIB}
+        assert [check["level"] for check in of_page_cache(guest)] == ["ok"]
+    finally:
+        service.stop()
+
+
+def of_page_cache(guest: Machine) -> list[dict[str, str]]:
+    """Return what doctor says of the page cache."""
+    checks = json.loads(guest.out("numad-py doctor --json"))["checks"]
+    return [check for check in checks if check["name"] == "page_cache"]
