@@ -192,7 +192,7 @@ def _workers_kernel_s(found: Mapping[str, Any]) -> float:
 def put(guest: Machine) -> None:
     """Lay the programs that measure into a guest."""
     guest.run(f"mkdir -p {FOLDER}/tests/guest && touch {FOLDER}/tests/__init__.py")
-    for name in ("__init__", "probe", "measure_moves", "alternate_moves"):
+    for name in ("__init__", "probe", "passes", "measure_moves", "alternate_moves"):
         guest.put(ROOT / f"tests/guest/{name}.py", f"{FOLDER}/tests/guest/{name}.py")
 
 
@@ -200,13 +200,15 @@ def run(guest: Machine, contender: Contender, scenario: Scenario) -> Run:
     """Let one contender have a go at a scenario."""
     limit_s = scenario.limit_s if contender is not NOTHING else scenario.quiet_s
     words = [
-        f"{FOLDER}/tests/guest/measure_moves.py",
         contender.program,
         *_worker(scenario.thp, scenario.busy, scenario.sizes, scenario.quiet_s),
         *("--limit-s", f"{limit_s:g}", "--migration", contender.migration),
     ]
     timeout_s = scenario.quiet_s + limit_s + 240
-    text = guest.out(f"python3 {shlex.join(words)}", timeout=timeout_s)
+    text = guest.out(
+        f"cd {FOLDER} && python3 -m tests.guest.measure_moves {shlex.join(words)}",
+        timeout=timeout_s,
+    )
     found = json.loads(text)
     made = Run.of(found)
     if made.seconds is None:

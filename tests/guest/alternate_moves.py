@@ -29,7 +29,8 @@ from numad_py.model.plan import Decision, Finding, MemoryMove, Reason, Verdict
 from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import MigrationPolicy
 from tests.guest import measure_moves
-from tests.guest.measure_moves import Worker, parse_passes, start_workers, within
+from tests.guest.measure_moves import Worker, start_workers
+from tests.guest.passes import parse_passes, within
 from tests.guest.probe import residency
 
 REST_S = 0.5

@@ -25,15 +25,8 @@ from tests.bench.movers import (
 )
 from tests.bench.plot import Line, svg
 from tests.bench.table import Figure
-from tests.guest.measure_moves import (
-    CONTENDERS,
-    Pass,
-    parse_list,
-    parse_passes,
-    percentile,
-    with_open,
-    within,
-)
+from tests.guest.measure_moves import CONTENDERS, parse_list
+from tests.guest.passes import Pass, parse_passes, percentile, with_open, within
 
 MIB = 1 << 20
 
