@@ -20,11 +20,11 @@
     threads = 8               # default: as many as cpus
     pin = "0-7"               # mask that its user set; default: every CPU
     count = 3                 # so many of them; default 1
-    arrive = "10s"            # default "0s"
+    arrive = "10s"            # within the duration; default "0s"
     every = "5s"              # from one's arrival to the next one's; default "0s"
     stay = "10min"            # default: to the end
     grow = "10MiB/s"          # default: its size stays as it is
-    grow_to = "16GiB"         # default: without end
+    grow_to = "16GiB"         # needs grow; default: without end
 
 Its memory lies, and grows, where its threads run unless ``nodes`` says where it was first touched.
 """

@@ -32,6 +32,7 @@ def hold_together(machine: Machine, problem: Problem) -> None:
             problem(("worker", i, "name"), f"{worker.name!r} is taken; count makes more of one")
         _places(i, worker, machine, problem)
         _cpus(i, worker, machine, problem)
+        _times(i, worker, machine, problem)
     _memory(machine, problem)
 
 
@@ -144,6 +145,21 @@ def _cpus(i: int, worker: Arrival, machine: Machine, problem: Problem) -> None:
         )
 
 
+def _times(i: int, worker: Arrival, machine: Machine, problem: Problem) -> None:
+    if worker.arrive_s > machine.duration_s:
+        problem(
+            ("worker", i, "arrive"),
+            f"{worker.name!r} would never come: {worker.arrive_s:g} s is after the end at "
+            f"{machine.duration_s:g} s; let it come earlier, or set a longer duration",
+        )
+    if worker.grow_to_bytes is not None and not worker.grow_bytes_per_s:
+        problem(
+            ("worker", i, "grow_to"),
+            f"{worker.name!r} would never grow: it has no grow; write how fast, as in "
+            'grow = "10MiB/s", or leave grow_to out',
+        )
+
+
 # Memory
 
 
@@ -155,6 +171,7 @@ def _memory(machine: Machine, problem: Problem) -> None:
     for i, worker in enumerate(machine.workers):
         first_s, last_s = worker.arrive_s, machine.duration_s
         if first_s > last_s:
+            # Said already; it has no age.
             continue
         age_s = min(last_s - first_s, last_s if worker.stay_s is None else worker.stay_s)
         if worker.at(0.0) > room:

@@ -86,16 +86,21 @@ class Machine:
                     workers.append(before[1])
             yield Snapshot(cycle, BOOTED_S + since_s, self.topology, states, tuple(workers))
 
+    def count_cycles(self) -> int:
+        """Return how many scenes there are."""
+        return sum(1 for _ in self._times())
+
     def _times(self) -> Iterator[float]:
         """Yield the times of looks: each interval, and the end, be it the last interval's or not.
 
-        Three times 0.1 s is no less than 0.3 s, whatever the last bit says.
+        Three times 0.1 s are 0.3 s and eleven times 30 ms are 330 ms, whatever the last bit says.
         """
         whole = int(self.duration_s / self.interval_s + 1e-6)
-        for count in range(whole + 1):
+        for count in range(whole):
             yield count * self.interval_s
         if self.duration_s - whole * self.interval_s > 1e-6 * self.interval_s:
-            yield self.duration_s
+            yield whole * self.interval_s
+        yield self.duration_s
 
     def _coming(self) -> Iterator[_Coming]:
         pid = 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -20,6 +19,7 @@ from numad_py.model.residency import Kind, Mobility
 from numad_py.policy.keys import ARRAYS, TABLES
 from numad_py.policy.load import BUILT_IN
 from tests.layouts import FAMILIES, layout
+from tests.property.crowded import crowd
 
 MIB = 1 << 20
 SAMPLE = Path(__file__).parents[2] / "config" / "numad-py.toml"
@@ -364,6 +364,9 @@ def problems(draw: st.DrawFn) -> Problem:
     )
 
 
+crowds = st.builds(crowd, st.integers(0, (1 << 32) - 1))
+"""Machines with more workers than all answers could be looked through for."""
+
 # Values of the model
 
 
@@ -395,37 +398,3 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one for e
     # A NamedTuple's are its fields, too.
     names = [f.name for f in fields(kind)] if is_dataclass(kind) else list(kind._fields)
     return st.deferred(lambda: st.builds(kind, **{name: values_of(hints[name]) for name in names}))
-
-
-def crowd(seed: int) -> Problem:
-    """Return 4-8 nodes, nearly full, with 20-60 workers of sizes from a heavy tail."""
-    rng = random.Random(seed)  # noqa: S311 - not to be secret
-    nodes = range(rng.randint(4, 8))
-    room = dict.fromkeys(nodes, 64 * _GIB)
-    items = []
-    for at in range(rng.randint(20, 60)):
-        left = int(min(90, rng.paretovariate(1.1)) * _GIB)
-        held = {}
-        for node in rng.sample(nodes, rng.randint(1, 4)):
-            held[node] = min(room[node], rng.randint(0, left))
-            room[node] -= held[node]
-            left -= held[node]
-        item = Item(
-            key=f"w{at:02}",
-            bytes_by_node=held,
-            fixed_by_node={rng.choice(nodes): rng.randint(0, _GIB)},
-            coming_bytes=rng.choice([0, 0, 0, _GIB]),
-            cpus=rng.choice([0.1, 0.5, 2.0]),
-            busy=rng.random(),
-            allowed=frozenset(rng.sample(nodes, rng.randint(2, len(nodes)))),
-            home=rng.choice([None, frozenset({max(held, key=held.__getitem__)})]),
-            apart=rng.choice([None, None, None, "a", "b"]),
-        )
-        items.append(item)
-    hops = {a: {b: 10 if a == b else 12 + 9 * (a // 2 != b // 2) for b in nodes} for a in nodes}
-    places = [Place(node, room[node] // rng.randint(1, 4), 8.0, hops[node]) for node in nodes]
-    return Problem(tuple(places), tuple(items))
-
-
-crowds = st.builds(crowd, st.integers(0, (1 << 32) - 1))
-"""Machines with more workers than all answers could be looked through for."""

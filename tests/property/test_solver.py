@@ -27,7 +27,8 @@ from tests.property.brute_force import (
     size_of,
     staying,
 )
-from tests.property.strategies import crowd, crowds, problems
+from tests.property.crowded import crowd
+from tests.property.strategies import crowds, problems
 
 PAGE = 2 << 20
 

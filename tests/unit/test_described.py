@@ -24,6 +24,7 @@ id = 2
 cpus = ""
 memory = "16GiB"
 """
+WORKER = '[[worker]]\nname = "x"\nsize = "1GiB"\n'
 
 
 def machine(text: str) -> Machine:
@@ -83,6 +84,14 @@ def test_workers_come_one_after_the_other_and_go() -> None:
     text += 'arrive = "5s"\nevery = "5s"\nstay = "10s"\n'
     found = [[w.label for w in scene.workers] for scene in machine(text).scenes()]
     assert found == [[], ["x/0"], ["x/0", "x/1"], ["x/1"], []]
+
+
+@pytest.mark.parametrize(("end", "interval"), [("20s", "5s"), ("12s", "5s"), ("330ms", "30ms")])
+def test_who_comes_at_the_very_end_is_seen(end: str, interval: str) -> None:
+    """The last look is at the end itself: eleven times 30 ms is less than 330 ms in floats."""
+    text = f'duration = "{end}"\ninterval = "{interval}"\n' + NODES + WORKER
+    *_, before, last = machine(text + f'arrive = "{end}"\n').scenes()
+    assert [len(scene.workers) for scene in (before, last)] == [0, 1]
 
 
 def test_a_worker_is_as_described() -> None:
@@ -199,9 +208,6 @@ def test_what_is_wrong_is_named_with_its_line(text: str, said: str) -> None:
     assert str(caught.value) == said
 
 
-WORKER = '[[worker]]\nname = "x"\nsize = "1GiB"\n'
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -242,6 +248,25 @@ WORKER = '[[worker]]\nname = "x"\nsize = "1GiB"\n'
         (
             NODES + WORKER + 'count = 4\ngrow = "10MiB/s"\n',
             "12: worker.size: after 600 s all workers together have 27.4 GiB",
+        ),
+        (
+            NODES + WORKER + 'grow_to = "2GiB"\n',
+            (
+                "13: worker.grow_to: 'x' would never grow: it has no grow; write how fast, as in "
+                'grow = "10MiB/s", or leave grow_to out'
+            ),
+        ),
+        # Time
+        (
+            NODES + WORKER.replace("1GiB", "99GiB") + 'arrive = "1h"\n',
+            (
+                "13: worker.arrive: 'x' would never come: 3600 s is after the end at 600 s; let it "
+                "come earlier, or set a longer duration"
+            ),
+        ),
+        (
+            'duration = "0s"\n' + NODES + WORKER + 'arrive = "1ms"\n',
+            "14: worker.arrive: 'x' would never come: 0.001 s is after the end at 0 s",
         ),
         # Nodes and CPUs
         (
@@ -313,7 +338,6 @@ def test_what_no_machine_can_be_is_refused(text: str, said: str) -> None:
         WORKER + 'count = 40\nevery = "10s"\nstay = "10s"\ngrow = "1GiB/s"\ngrow_to = "23GiB"\n',
         WORKER + 'grow = "1GiB/s"\nstay = "22s"\n',
         WORKER + 'arrive = "599s"\ngrow = "22GiB/s"\n',
-        WORKER.replace("1GiB", "99GiB") + 'arrive = "1h"\n',
         WORKER + 'cpus = 4\nthreads = 4\npin = "0-3"\nrun = [4]\nnodes = [2]\n',
     ],
 )
