@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import sys
 from pathlib import Path
 
 from numad_py.cli.common import Verbs, add_config, add_json, print_json, privileged
-from numad_py.errors import PolicyError, UsageError
+from numad_py.errors import NumadError, PolicyError, UsageError
+from numad_py.kernel.sysfs import SysFs
 from numad_py.model.text import printable
+from numad_py.model.topology import Topology
+from numad_py.policy.absent import absent
 from numad_py.policy.load import DEFAULT_PATH, defaults, load
 from numad_py.policy.schema import Policy
 from numad_py.serve.plain import counted
+
+SYSFS = "/sys"
+"""Of the machine that a policy is compared with."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -21,8 +28,8 @@ def add_verbs(verbs: Verbs) -> None:
         "check-config",
         help="read the policy and say what is wrong with it",
         description="Read the policy and say what is wrong with it, by file, line and key; where "
-        "all is well, list the rules. Where no file is named and none is there, those that are "
-        "built in.",
+        "all is well, list the rules, and note CPUs, nodes and users that this machine does not "
+        "have. Where no file is named and none is there, list those that are built in.",
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"default: {DEFAULT_PATH}")
     add_config(parser)
@@ -40,9 +47,9 @@ def check(arguments: argparse.Namespace) -> int:
         msg = "name one policy file: check-config FILE, or check-config --config FILE"
         raise UsageError(msg)
     named = arguments.file if arguments.file is not None else arguments.config
-    absent = named is None and _none_there()
+    none_there = named is None and _none_there()
     try:
-        policy = defaults() if absent else load(named, privileged=privileged())
+        policy = defaults() if none_there else load(named, privileged=privileged())
     except PolicyError as error:
         if not arguments.json:
             for problem in error.problems:
@@ -50,21 +57,45 @@ def check(arguments: argparse.Namespace) -> int:
             return error.exit_code
         print_json({"schema": 1, "ok": False, "problems": list(error.problems)})
         return error.exit_code
+    notes = _not_here(policy)
+    for note in notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
     if arguments.json:
         print_json(
             {
                 "schema": 1,
                 "ok": True,
-                "files": [] if absent else list(policy.sources),
+                "files": [] if none_there else list(policy.sources),
                 "mode": policy.daemon.mode.value,
                 "rules": [{"name": r.name, "origin": r.origin} for r in policy.rules],
                 "excludes": [{"name": r.name, "origin": r.origin} for r in policy.excludes],
+                "notes": notes,
             }
         )
         return 0
-    print(_absent() if absent else f"ok: {', '.join(policy.sources)}")
+    print(_no_file() if none_there else f"ok: {', '.join(policy.sources)}")
     _print_rules(policy)
     return 0
+
+
+def user_exists(name: str) -> bool:
+    """Say whether a user of that name is known, here or to the directory that is asked (NSS)."""
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
+def _not_here(policy: Policy) -> list[str]:
+    """Return what the policy names and this machine has not; it may be for another one."""
+    try:
+        topology = SysFs(SYSFS).topology()
+    except NumadError as error:
+        # Only a policy that names any such thing would have been compared.
+        named = absent(policy, Topology(()), user_exists)
+        return [f"not compared with this machine: {error}"] if named else []
+    return absent(policy, topology, user_exists)
 
 
 def _none_there() -> bool:
@@ -81,7 +112,7 @@ def _none_there() -> bool:
         return False
 
 
-def _absent() -> str:
+def _no_file() -> str:
     folder = Path(DEFAULT_PATH).parent
     return (
         f"no policy file: looked for {DEFAULT_PATH} and {folder}/conf.d/*.toml\n"

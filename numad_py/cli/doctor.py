@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
+from numad_py.cli.config import user_exists
 from numad_py.cli.control import runs_by, socket_of, socket_path
 from numad_py.cli.stray_cache import stray_caches
 from numad_py.errors import NumadError, PolicyError
@@ -23,6 +24,7 @@ from numad_py.model.quantity import format_bytes
 from numad_py.model.topology import Topology
 from numad_py.observe.endpoint_check import EndpointCheck, Found, endpoint_checks
 from numad_py.observe.interference import NAMED, interferences
+from numad_py.policy.absent import absent
 from numad_py.policy.load import DEFAULT_PATH, load
 from numad_py.policy.schema import AutoNuma, Mode, Policy
 from numad_py.serve.control import call
@@ -67,6 +69,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         *_topology(sysfs.topology()),
         *_rights(),
         *of_policy,
+        *(_absent(policy, sysfs) if policy else ()),
         *(_guards(policy, procfs) if policy else ()),
         *_interferences(procfs),
         *_huge_pages(sysfs),
@@ -125,6 +128,12 @@ def _load(config: str | None) -> tuple[Policy | None, list[Check]]:
         return None, [Check("policy", "fail", problem) for problem in error.problems]
     text = f"{', '.join(policy.sources)}: mode {policy.daemon.mode.value}"
     return policy, [Check("policy", "ok", text)]
+
+
+def _absent(policy: Policy, sysfs: SysFs) -> Iterator[Check]:
+    """Return what the policy names and this machine has not, such as a node that is offline."""
+    for text in absent(policy, sysfs.topology(), user_exists):
+        yield Check("policy", "warn", text)
 
 
 def _guards(policy: Policy, procfs: ProcFs) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from numad_py.cli.common import (
     LOOKS_WITHOUT,
@@ -12,12 +13,17 @@ from numad_py.cli.common import (
     add_roots,
     print_json,
     print_text,
+    privileged,
 )
 from numad_py.cli.look import from_daemon
 from numad_py.errors import NumadError
 from numad_py.kernel.procfs import ProcFs
+from numad_py.policy.load import defaults, load
+from numad_py.policy.match import NO_RULE, why_not
 from numad_py.serve.explain import explain_document, render_explain
 from numad_py.serve.status import status_document
+
+_SEE = "numad-py check-config lists the rules"
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -45,7 +51,13 @@ def explain(arguments: argparse.Namespace) -> int:
 
         status = status_document(look(arguments), source="direct")
     procfs = ProcFs(arguments.procfs)
-    document = explain_document(status, arguments.worker, lambda pid: _comm(procfs, pid))
+    files = status["policy"]["files"]
+    document = explain_document(
+        status,
+        arguments.worker,
+        lambda pid: _comm(procfs, pid),
+        lambda pid: _why_not(procfs, pid, files),
+    )
     if arguments.json:
         print_json(document)
     else:
@@ -59,3 +71,26 @@ def _comm(procfs: ProcFs, pid: int) -> str | None:
         return procfs.stat(pid).comm
     except NumadError:
         return None
+
+
+def _why_not(procfs: ProcFs, pid: int, files: Sequence[str]) -> str | None:
+    """Return why a process is no worker by the policy that holds, as its files read now.
+
+    None where that is not to be known: a file has become unusable or is not for us to read, or the
+    process has ended.
+    """
+    from numad_py.observe.discovery import subject_of  # noqa: PLC0415 - few ask for it
+
+    try:
+        info = procfs.process(pid)
+        if info.stat.kernel_thread:
+            return "a thread of the kernel, about which no rule is asked"
+        built_in = list(files) == list(defaults().sources)
+        policy = defaults() if built_in else load(files[0], privileged=privileged())
+    except (NumadError, IndexError):
+        return None
+    why = why_not(policy, subject_of(info))
+    if why is None:
+        seen = "the daemon sees that at its next look, or after numad-py reload"
+        return f"by now a rule of the policy matches it; {seen}"
+    return f"{why}; {_SEE}" if why.startswith(NO_RULE) else why

@@ -22,7 +22,7 @@ from numad_py.observe.judged import Found, Judged, Register
 from numad_py.policy.match import Match, Subject, match
 from numad_py.policy.schema import Policy
 
-__all__ = ["Census", "Discovery", "Found"]
+__all__ = ["Census", "Discovery", "Found", "subject_of"]
 
 SLOW_S = 600.0
 """So often an old process that is no worker is looked at again; a younger one after its own age."""
@@ -316,7 +316,7 @@ class Discovery:
             judged_at_s=now_s,
             parent=stat.ppid,
         )
-        matched = Match(None) if stat.kernel_thread else self._match(_subject(info))
+        matched = Match(None) if stat.kernel_thread else self._match(subject_of(info))
         if matched.rule is not None:
             judged.found = Found(
                 id=WorkerId(info.pid, stat.start_ticks),
@@ -364,7 +364,8 @@ def _parted(cgroup: str | None) -> tuple[str | None, str | None]:
     return (unit_of(cgroup), container_of(cgroup)) if cgroup else (None, None)
 
 
-def _subject(info: ProcessInfo) -> Subject:
+def subject_of(info: ProcessInfo) -> Subject:
+    """Return what rules look at of a process."""
     unit, container = _parted(info.cgroup)
     return Subject(
         comm=info.stat.comm,

@@ -6,6 +6,11 @@ import re
 
 import tomli
 
+_GIVEN_TWICE = ("Cannot overwrite", "Cannot declare", "Cannot mutate", "Duplicate inline")
+"""How messages of tomli begin of a key, or a table, that is there already."""
+_LONGEST_TOLD = 60
+"""So many characters of its line are told."""
+
 
 def line_of(text: str, path: tuple[str | int, ...]) -> int:
     """Return the line, from 1, on which the key at this path is given.
@@ -13,8 +18,7 @@ def line_of(text: str, path: tuple[str | int, ...]) -> int:
     The parser keeps no positions, so the shortest beginning of the file that parses and has the key
     is looked for; beginnings that end inside a value do not parse and are passed over.
     """
-    # Only newlines count: str.splitlines() also parts at U+2028 and others, which texts may hold.
-    lines = text.split("\n")
+    lines = split_lines(text)
     key = next((part for part in reversed(path) if isinstance(part, str)), "")
     # Where the key is written as it reads, no other line can be the one: parsing costs.
     named = [count for count, line in enumerate(lines, 1) if key in line]
@@ -27,6 +31,15 @@ def line_of(text: str, path: tuple[str | int, ...]) -> int:
         if _has(data, path):
             return count
     return 1
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a TOML file without what ends them.
+
+    Only newlines count, with a carriage return before them or not: str.splitlines() also parts at
+    U+2028 and others, which texts may hold. A file cut behind a carriage return would be no TOML.
+    """
+    return text.replace("\r\n", "\n").split("\n")
 
 
 def lines_of_tables(text: str, name: str) -> list[int]:
@@ -51,10 +64,24 @@ def _has(data: object, path: tuple[str | int, ...]) -> bool:
     return True
 
 
-def line_of_syntax_error(error: tomli.TOMLDecodeError) -> int:
+def syntax_error(error: tomli.TOMLDecodeError, text: str) -> str:
+    """Return ``line: what is wrong`` of a text that is no TOML.
+
+    A key or a table that stands there already has words of its own: the parser says that a value
+    would be overwritten, or a table declared, at the end of the second one.
+    """
+    line = line_of_syntax_error(error, text)
+    if str(error).startswith(_GIVEN_TWICE):
+        second = split_lines(text)[line - 1].strip()
+        told = f"{second[:_LONGEST_TOLD]}..." if len(second) > _LONGEST_TOLD else second
+        return f"{line}: given twice, the second time here: {told}; keep one of the two"
+    return f"{line}: not TOML: {error}"
+
+
+def line_of_syntax_error(error: tomli.TOMLDecodeError, text: str) -> int:
     """Return the line of a syntax error; tomli before 2.2 has it in the message only."""
     line = getattr(error, "lineno", None)
     if isinstance(line, int):
         return line
-    match = re.search(r"line (\d+)", str(error))
-    return int(match[1]) if match else 1
+    match = re.search(r"\(at line (\d+), column \d+\)$", str(error))
+    return int(match[1]) if match else text.count("\n") + 1

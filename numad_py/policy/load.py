@@ -15,7 +15,7 @@ import tomli
 
 from numad_py.errors import PolicyError
 from numad_py.policy.keys import ARRAYS, MATCH_KEYS, TABLES, Key
-from numad_py.policy.lines import line_of, line_of_syntax_error, lines_of_tables
+from numad_py.policy.lines import line_of, lines_of_tables, syntax_error
 from numad_py.policy.schema import Policy, Rule
 from numad_py.policy.spelled import in_words_of_the_file
 
@@ -179,7 +179,7 @@ def _parse(path: Path, raw: bytes, problems: list[str]) -> _File | None:
     try:
         return _File(path, text, tomli.loads(text))
     except tomli.TOMLDecodeError as error:
-        problems.append(f"{path}:{line_of_syntax_error(error)}: not TOML: {error}")
+        problems.append(f"{path}:{syntax_error(error, text)}")
     except (ValueError, RecursionError) as error:
         # A number of thousands of digits, or brackets as deep: tomli hands on what Python says.
         problems.append(f"{path}: not a policy file: {error}")

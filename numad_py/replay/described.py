@@ -72,7 +72,7 @@ def load_machine(path: Path) -> Machine:
         msg = f"{path}: neither a recording nor a text that describes a machine"
         raise BadFile(msg) from None
     except tomli.TOMLDecodeError as error:
-        msg = f"{path}:{line_of_syntax_error(error)}: neither a recording nor TOML: {error}"
+        msg = f"{path}:{line_of_syntax_error(error, text)}: neither a recording nor TOML: {error}"
         raise BadFile(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"{path}: no description of a machine: {error}"

@@ -38,7 +38,10 @@ Entry = Mapping[str, Any]
 
 
 def explain_document(
-    status: Entry, name: str, comm_of: Callable[[int], str | None] = lambda _: None
+    status: Entry,
+    name: str,
+    comm_of: Callable[[int], str | None] = lambda _: None,
+    why_not: Callable[[int], str | None] = lambda _: None,
 ) -> Document:
     """Return what a status document says of one worker.
 
@@ -47,13 +50,14 @@ def explain_document(
         name: label or pid of the worker.
         comm_of: tells the name of a process, None where there is none; asked where ``name`` is a
             pid of no worker.
+        why_not: tells why a process is no worker, None where that is not known; asked likewise.
 
     Raises:
         UsageError: there is no such worker; with the names that come near.
     """
     worker = next((w for w in status["workers"] if name in {w["worker"], str(w["pid"])}), None)
     if worker is None:
-        raise UsageError(_unknown(status, name, comm_of))
+        raise UsageError(_unknown(status, name, comm_of, why_not))
     outcomes = [o for o in status.get("outcomes", ()) if o["worker"] == worker["worker"]]
     return {
         "schema": status["schema"],
@@ -69,15 +73,26 @@ def explain_document(
     }
 
 
-def _unknown(status: Entry, name: str, comm_of: Callable[[int], str | None]) -> str:
+def _unknown(
+    status: Entry,
+    name: str,
+    comm_of: Callable[[int], str | None],
+    why_not: Callable[[int], str | None],
+) -> str:
     """Return why a name is none of a worker, and what was perhaps meant."""
     labels = [w["worker"] for w in status["workers"]]
     number = f"{len(labels)} worker{'' if len(labels) == 1 else 's'}"
     for process in status["passed_over"]:
         if str(process["pid"]) == name:
-            return f"pid {name} ({process['comm']}) is no worker: {process['why']}"
+            told, more = process["why"], why_not(process["pid"])
+            # The daemon's word counts, where it is not the same with more to it.
+            why = more if more is not None and more.startswith(told) else told
+            return f"pid {name} ({process['comm']}) is no worker: {why}"
     comm = comm_of(int(name)) if name.isascii() and name.isdigit() else None
     if comm is not None:
+        why = why_not(int(name))
+        if why is not None:
+            return f"pid {name} ({comm}) is no worker: {why}"
         return (
             f"pid {name} ({comm}) is a process, but no worker: no rule matches it, or an exclude "
             "does; numad-py check-config lists them"

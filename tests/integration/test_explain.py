@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from numad_py.cli import main
 from numad_py.policy.schema import LogFormat
 from numad_py.serve.logs import configure
-from tests.fake_tree import FakeProcess, anon
+from tests.fake_tree import PF_KTHREAD, FakeProcess, anon
 from tests.integration.program import MIB, machine, policy, roots
 from tests.integration.running import running
 
@@ -40,7 +42,7 @@ def test_the_daemon_is_asked_where_one_runs(
     [
         ("llama.cpp/7", "no worker 'llama.cpp/7' among 1 worker; did you mean llama.cpp/0?"),
         ("900", "pid 900 (postgres) is no worker: no rule matches"),
-        ("901", "pid 901 (less) is a process, but no worker"),
+        ("901", "pid 901 (less) is no worker: no rule matches"),
         ("902", "no worker '902' among 1 worker"),
     ],
 )
@@ -57,3 +59,84 @@ def test_what_is_no_worker_is_bad_usage(
     printed = capsys.readouterr()
     assert said in printed.err
     assert not printed.out
+
+
+RULES = """\
+[[rule]]
+name = "wide"
+comm = "^serve"
+user = ["alice", "4711"]
+[[rule]]
+name = "other"
+comm = "^else$"
+[[rule]]
+name = "unit"
+exe = "^/srv/"
+unit = "llm@*.service"
+cmdline = "serve"
+[[exclude]]
+name = "canary"
+cmdline = "--canary"
+"""
+
+
+@pytest.mark.parametrize("resident_kib", [1024, 1 << 20])
+@pytest.mark.parametrize(
+    ("process", "said"),
+    [
+        (("serve", None, "/srv/serve", "--canary"), "excluded by canary ({path}:18)"),
+        (
+            ("serve", None, "x"),
+            "no rule matches; wide ({path}:6) would, but its user is 'root'",
+        ),
+        (
+            ("worker", "/srv/a", "serve"),
+            "no rule matches; unit ({path}:13) would, but its unit is 'server.service'",
+        ),
+        (("worker", None, "serve"), "no rule matches"),
+        (("x", "/srv/a", "x"), "no rule matches"),
+    ],
+)
+def test_a_process_that_is_no_worker_is_told_which_rule_or_exclude_is_why(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    process: tuple[Any, ...],
+    said: str,
+    resident_kib: int,
+) -> None:
+    """The exclude, or the own rules of which all but one key match; large or small."""
+    comm, exe, *cmdline = process
+    memory = anon({1: MIB})
+    other = FakeProcess(901, cmdline, memory, comm, exe=exe, resident_kib=resident_kib)
+    made, path = machine(tmp_path, other), policy(tmp_path, RULES)
+    assert main(["explain", "901", *roots(made), "--config", str(path)]) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    told = f"pid 901 ({comm}) is no worker: {said.format(path=path)}"
+    assert told in printed
+    assert ("; numad-py check-config lists the rules" in printed) is ("no rule" in said)
+
+
+def test_a_kernel_thread_is_told_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No rule is asked about it."""
+    thread = FakeProcess(2, (), "", "kthreadd", flags=PF_KTHREAD)
+    made = machine(tmp_path, thread)
+    assert main(["explain", "2", *roots(made), "--config", str(policy(tmp_path))]) == 2
+    assert "pid 2 (kthreadd) is no worker: a thread of the kernel" in capsys.readouterr().err
+
+
+def test_the_rules_of_the_daemon_are_those_that_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the file it runs by, as that reads now."""
+    configure("error", LogFormat.JSON)
+    made = machine(tmp_path)
+    path = policy(tmp_path, "[[exclude]]\nname = 'all'\ncmdline = '.'\n")
+    with running(made, path):
+        assert main(["explain", str(os.getpid()), "--config", str(path)]) == 2
+        assert f"is no worker: excluded by all ({path}:6)" in capsys.readouterr().err
+        policy(tmp_path, "[[rule]]\nname = 'all'\ncmdline = '.'\n")
+        assert main(["explain", str(os.getpid()), "--config", str(path)]) == 2
+        said = "by now a rule of the policy matches it; the daemon sees that at its next look"
+        assert said in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -330,13 +331,19 @@ def test_processes_are_noticed_by_name() -> None:
 
 
 def test_stat_tells_the_number_of_threads() -> None:
-    """Field 20 of a real stat, while a thread begins and ends."""
+    """Field 20 of a real stat: as many as are listed, and one more once one has begun."""
     procfs, wake = ProcFs(), threading.Event()
-    before = procfs.stat(os.getpid()).num_threads
+
+    def listed() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    end_s = time.monotonic() + 10
+    # A thread that was joined just now may still be on its way out.
+    while (before := procfs.stat(os.getpid()).num_threads) != listed():
+        assert time.monotonic() < end_s
     thread = threading.Thread(target=wake.wait)
     thread.start()
     during = procfs.stat(os.getpid()).num_threads
     wake.set()
     thread.join()
     assert during == before + 1
-    assert before == sum(1 for _ in Path("/proc/self/task").iterdir())
