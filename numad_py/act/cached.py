@@ -30,31 +30,6 @@ class Cached:
     """That stayed because the node has no room above its headroom."""
 
 
-def look(file: CachedFile, syscalls: Syscalls, most_windows: int | None = None) -> Cached:
-    """Return where the cached pages of a file lie.
-
-    Args:
-        file: which.
-        syscalls: ask.
-        most_windows: of a larger file so many parts of WINDOW_BYTES are looked at, evenly spread,
-            and the rest is taken to be like them; None: all of it is looked at.
-
-    Raises:
-        NumadError: they cannot be asked for.
-    """
-    found = Cached()
-    every = -(-file.window_count // most_windows) if most_windows else 1
-    looked_bytes = 0
-    for window in file.windows(max(1, every)):
-        looked_bytes += window.size_bytes
-        for start, end in window.runs:
-            _count(found, _pages(start, end, syscalls))
-    if every > 1:
-        for node, size in found.by_node.items():
-            found.by_node[node] = size * file.size_bytes // looked_bytes
-    return found
-
-
 def bring(file: CachedFile, target: int, syscalls: Syscalls, room: Callable[[], int]) -> Cached:
     """Move the cached pages of a file to a node, but for those that others map.
 

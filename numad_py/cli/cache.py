@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
-from numad_py.act.cached import Cached, bring, look
+from numad_py.act.cached import Cached, bring
 from numad_py.act.room import room_bytes
 from numad_py.cli.common import (
     FINDS_DAEMON,
@@ -24,6 +25,7 @@ from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.quantity import format_bytes
 from numad_py.observe.model_files import LEAST_BYTES, ModelFile, model_files
+from numad_py.observe.page_cache import look
 
 DESCRIPTION = """\
 Shows on which nodes the page cache of files lies, without reading them. With --to, brings it to a
@@ -66,7 +68,7 @@ def cache(arguments: argparse.Namespace) -> int:
         with_memory = ", ".join(str(n.id) for n in topology.nodes if n.has_memory)
         msg = f"no node {target} with memory; nodes with memory: {with_memory or 'none'}"
         raise UsageError(msg)
-    files = [ModelFile(path, path) for path in arguments.files]
+    files = [ModelFile(path) for path in arguments.files]
     if arguments.of is not None:
         files += model_files(ProcFs(arguments.procfs), _pid(arguments))
     if not files and arguments.of is not None:
@@ -84,13 +86,11 @@ def cache(arguments: argparse.Namespace) -> int:
     refused = 0
     for model in files:
         try:
-            with CachedFile(model.reached_at) as file:
+            with CachedFile(model.path, model.root) as file:
                 found.append((model.path, _one(file, target, sysfs, headroom)))
         except (NumadError, OSError) as error:
             refused += isinstance(error, RightsError)
-            # It names the file as it was opened, which tells the user nothing.
-            said = str(error).replace(str(model.reached_at), str(model.path))
-            found.append((model.path, said))
+            found.append((model.path, str(error)))
     if arguments.json:
         print_json({"schema": 1, "to": target, "files": [_document(*one) for one in found]})
     else:
@@ -118,7 +118,7 @@ def _pid(arguments: argparse.Namespace) -> int:
 def _one(file: CachedFile, target: int | None, sysfs: SysFs, headroom: float) -> Cached:
     syscalls = Syscalls()
     if target is None:
-        return look(file, syscalls)
+        return Cached(by_node=Counter(look(file, syscalls).by_node))
 
     def room() -> int:
         return room_bytes(sysfs.node_state(target), 0, headroom)

@@ -12,7 +12,6 @@ from typing import Any, cast
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.cli.config import user_exists
 from numad_py.cli.control import runs_by, socket_of, socket_path
-from numad_py.cli.stray_cache import stray_caches
 from numad_py.errors import NumadError, PolicyError
 from numad_py.kernel import rights
 from numad_py.kernel.procfs import ProcFs, is_own
@@ -24,6 +23,7 @@ from numad_py.model.quantity import format_bytes
 from numad_py.model.topology import Topology
 from numad_py.observe.endpoint_check import EndpointCheck, Found, endpoint_checks
 from numad_py.observe.interference import NAMED, interferences
+from numad_py.observe.stray_cache import Resident, Stray, path_here, stray_caches
 from numad_py.policy.absent import absent
 from numad_py.policy.load import DEFAULT_PATH, load
 from numad_py.policy.schema import AutoNuma, Mode, Policy
@@ -231,26 +231,39 @@ def _settings(status: Mapping[str, Any]) -> Iterator[Check]:
 def _page_cache(
     status: Mapping[str, Any], procfs: ProcFs, policy: Policy | None
 ) -> Iterator[Check]:
-    """Say of which model files much is cached away from the workers that use them."""
+    """Say which model files are cached away from the workers that use them."""
     if not is_own(procfs.root):
         return
+    workers = [
+        Resident(w["worker"], w["pid"], frozenset(w["home"]["nodes"] if w["home"] else ()))
+        for w in status["workers"]
+    ]
     least_bytes = (policy or Policy()).placement.min_remote_bytes
-    strays, barred = stray_caches(status, procfs, Syscalls(), least_bytes)
-    for stray in strays:
-        where = ", ".join(f"{format_bytes(b)} on node {n}" for n, b in stray.away_bytes.items())
-        homes = format_list(stray.homes)
-        first = min(stray.homes)
-        yield Check(
-            "page_cache",
-            "warn",
-            f"{stray.path} of {', '.join(stray.workers)} (at home on node {homes}) is cached far "
-            f"away, and nobody maps it there: {where}; to bring it home: "
-            f"numad-py cache --of {stray.workers[0]} --to {first}",
-        )
-    if barred:
+    seen = stray_caches(workers, procfs, Syscalls(), least_bytes)
+    for stray in seen.strays:
+        yield Check("page_cache", "warn", _far_away(stray))
+    if seen.barred:
         yield Check("page_cache", "note", "where model files are cached only root is told")
-    elif not strays:
-        yield Check("page_cache", "ok", "no model file is cached far from its workers")
+    if seen.problems or seen.left_out:
+        count = counted(len(seen.problems) + seen.left_out, "model file")
+        why = seen.problems[0] if seen.problems else "the largest were"
+        yield Check("page_cache", "note", f"{count} not looked at: {why}")
+    if seen.looked_at and not seen.strays:
+        text = f"{counted(seen.looked_at, 'model file')} looked at: none is cached far away"
+        yield Check("page_cache", "ok", text)
+
+
+def _far_away(stray: Stray) -> str:
+    about = "about " if stray.error_bytes else ""
+    where = ", ".join(f"{format_bytes(b)} on node {n}" for n, b in stray.away_bytes.items())
+    homes = format_list(stray.homes)
+    text = (
+        f"{stray.file.path} of {', '.join(stray.workers)} (at home on node {homes}) is cached far "
+        f"away: {about}{where}"
+    )
+    if len(stray.homes) > 1:
+        return text
+    return f"{text}; to bring it home: numad-py cache {path_here(stray.file)} --to {homes}"
 
 
 def _settings_asked_for(policy: Policy) -> Iterator[Check]:

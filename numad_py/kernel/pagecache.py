@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from numad_py.errors import NumadError, RightsError
+from numad_py.kernel.in_root import InRoot
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 WINDOW_BYTES = 64 << 20
@@ -40,8 +42,12 @@ class CachedFile:
     from the disk; one that is dropped in between is read again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path | None = None) -> None:
         """Open it.
+
+        Args:
+            path: of the file.
+            root: where the path begins, such as another process's; None: where it does here.
 
         Raises:
             RightsError: it may not be read, or neither owned nor written: ``mincore`` then calls
@@ -51,8 +57,13 @@ class CachedFile:
         self.path = path
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.mmap.restype = ctypes.c_void_p
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if root is None:
+                self._descriptor = os.open(path, flags)
+            else:
+                with InRoot(root) as rooted:
+                    self._descriptor = rooted.open(path, flags)
         except PermissionError:
             msg = f"no right to read {path}; run it as root"
             raise RightsError(msg) from None
@@ -64,11 +75,15 @@ class CachedFile:
             os.close(self._descriptor)
             msg = f"{path} is no regular file"
             raise NumadError(msg)
-        if os.geteuid() not in {0, found.st_uid} and not os.access(path, os.W_OK):
+        if os.geteuid() not in {0, found.st_uid} and not os.access(self._itself, os.W_OK):
             os.close(self._descriptor)
             msg = f"{path} is another user's: the kernel does not tell what of it is cached; "
             raise RightsError(msg + "run it as root")
         self.size_bytes = found.st_size
+
+    @property
+    def _itself(self) -> str:
+        return f"/proc/self/fd/{self._descriptor}"
 
     def __enter__(self) -> CachedFile:  # noqa: PYI034 - Self is newer than Python 3.10
         """Return it."""
@@ -83,28 +98,33 @@ class CachedFile:
         """Close it."""
         os.close(self._descriptor)
 
-    @property
-    def window_count(self) -> int:
-        """How many windows the whole file is."""
-        return -(-self.size_bytes // WINDOW_BYTES)
-
-    def windows(self, every: int = 1) -> Iterator[Window]:
+    def windows(self) -> Iterator[Window]:
         """Yield the file part by part, each with what of it is cached; it is unmapped afterwards.
-
-        Args:
-            every: so many windows are one of which is looked at, the middle one.
 
         Raises:
             NumadError: a call failed; on a kernel before 5.14 it is the one that maps cached pages.
         """
-        first = min(every // 2, max(0, self.window_count - 1))
-        for offset in range(first * WINDOW_BYTES, self.size_bytes, every * WINDOW_BYTES):
-            size = min(WINDOW_BYTES, self.size_bytes - offset)
-            address = self._map(offset, size)
-            try:
-                yield Window(address, tuple(self._cached(address, size)), size)
-            finally:
-                self._libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
+        for offset in range(0, self.size_bytes, WINDOW_BYTES):
+            with self.window(offset, WINDOW_BYTES) as window:
+                yield window
+
+    @contextlib.contextmanager
+    def window(self, offset: int, most_bytes: int) -> Iterator[Window]:
+        """Map a part of the file, of whole pages, for the time of a block.
+
+        Args:
+            offset: of its first page, in bytes.
+            most_bytes: its length, where the file does not end before.
+
+        Raises:
+            NumadError: as of ``windows``.
+        """
+        size = min(most_bytes, self.size_bytes - offset)
+        address = self._map(offset, size)
+        try:
+            yield Window(address, tuple(self._cached(address, size)), size)
+        finally:
+            self._libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
 
     def _map(self, offset: int, size: int) -> int:
         address = self._libc.mmap(
@@ -117,6 +137,11 @@ class CachedFile:
         )
         if address in {None, _MAP_FAILED}:
             self._fail("mmap")
+        # No page counts as used because it was looked at (``vma_has_recency``, since Linux 6.3),
+        # and none is read ahead.
+        self._libc.madvise(
+            ctypes.c_void_p(address), ctypes.c_size_t(size), ctypes.c_int(mmap.MADV_RANDOM)
+        )
         return int(address)
 
     def _cached(self, address: int, size: int) -> Iterator[tuple[int, int]]:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from numad_py.act.cached import bring, look
+from numad_py.act.cached import bring
 from numad_py.cli import main
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.pagecache import WINDOW_BYTES, CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.observe.model_files import LEAST_BYTES, model_files
+from numad_py.observe.page_cache import look
 
 MIB = 1 << 20
 SIZE = WINDOW_BYTES + 8 * MIB + 5
@@ -134,8 +135,9 @@ def worker(model: Path) -> Iterator[int]:
 def test_the_files_of_a_worker_are_found(worker: int, model: Path) -> None:
     """Mapped and named as an argument, it is there once; libraries are not."""
     (found,) = model_files(ProcFs(), worker)
-    assert found.path == model
-    assert found.reached_at == Path(f"/proc/{worker}/root{model}")
+    size, inode = model.stat().st_size, model.stat().st_ino
+    assert (found.path, found.root) == (model, Path(f"/proc/{worker}/root"))
+    assert (found.size_bytes, found.id[1], found.mapped) == (size, inode, True)
 
 
 def test_the_files_of_a_worker_have_the_names_that_it_gives_them(

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from numad_py.act.cached import look
-from numad_py.cli import stray_cache
-from numad_py.cli.stray_cache import Stray, stray_caches
-from numad_py.kernel.pagecache import WINDOW_BYTES, CachedFile
+from numad_py.cli.doctor import _far_away
+from numad_py.kernel import pagecache
+from numad_py.kernel.in_root import InRoot
+from numad_py.kernel.pagecache import CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
+from numad_py.observe import page_cache, stray_cache
+from numad_py.observe.model_files import ModelFile, model_files
+from numad_py.observe.page_cache import Lies, glimpse, look
+from numad_py.observe.stray_cache import Resident, Stray, StraysSeen, path_here, stray_caches
 
 MIB = 1 << 20
 SIZE = 24 * MIB
 """Of the file, all of it cached, on this machine's nodes."""
 FAR = 1 << 9
 """A node that holds nothing of it."""
+READS = "open(sys.argv[1], 'rb').read()"
+MAPS = "f = open(sys.argv[1], 'rb'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); m[0]"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 
 
 @pytest.fixture
@@ -33,97 +42,217 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def process(does: str, *words: str, before: str = "") -> Iterator[int]:
+    """Run a process that does something with what it is told, and then waits."""
+    code = f"import mmap, os, sys\n{before}\n{does}\nprint(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as started:
+        assert started.stdout is not None
+        started.stdout.readline()
+        yield started.pid
+
+
 @pytest.fixture
 def pid(model: Path) -> Iterator[int]:
     """Run a process that names the file, and has read it rather than mapped."""
-    code = "import sys; open(sys.argv[1], 'rb').read(); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process.pid
+    with process(READS, str(model)) as found:
+        yield found
 
 
 def lies(model: Path) -> dict[int, int]:
     """Return where the file is cached."""
     with CachedFile(model) as file:
-        return dict(look(file, Syscalls()).by_node)
+        return look(file, Syscalls()).by_node
 
 
-def status(pid: int, *homes: int | None, segments: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """Return what a daemon says of workers with these homes, all of them this process."""
-    workers = [
-        {"worker": f"w/{i}", "pid": pid, "home": None if home is None else {"nodes": [home]}}
+def at_home(pid: int, *homes: int | None) -> list[Resident]:
+    """Return workers with these homes, all of them this process."""
+    return [
+        Resident(f"w/{i}", pid, frozenset(() if home is None else (home,)))
         for i, home in enumerate(homes)
     ]
-    return {"workers": workers, "segments": list(segments)}
 
 
-def strays(status_: dict[str, Any], least_bytes: int = MIB) -> list[Stray]:
-    """Return what is found; nothing may be barred."""
-    found, barred = stray_caches(status_, ProcFs(), Syscalls(), least_bytes)
-    assert not barred
+def seen(workers: list[Resident], least_bytes: int = MIB) -> StraysSeen:
+    """Return what is found, where nothing stands in the way."""
+    found = stray_caches(workers, ProcFs(), Syscalls(), least_bytes)
+    assert (found.barred, found.left_out, found.problems) == (False, 0, [])
     return found
 
 
 def test_a_file_that_was_read_elsewhere_is_told_of_with_its_workers(model: Path, pid: int) -> None:
-    """Each file once, by the name that its worker gives it."""
-    found = strays(status(pid, FAR, FAR))
-    assert found == [Stray(str(model), ("w/0", "w/1"), frozenset({FAR}), lies(model))]
+    """Each file once, by the name that its worker gives it, to the page."""
+    (stray,) = seen(at_home(pid, FAR, FAR)).strays
+    assert (stray.file.path, stray.workers) == (model, ("w/0", "w/1"))
+    assert stray.homes == frozenset({FAR})
+    assert stray.away_bytes == lies(model)
+    assert stray.error_bytes == 0
+    assert path_here(stray.file) == model
 
 
 def test_a_file_is_at_home_with_any_of_its_workers(model: Path, pid: int) -> None:
     """Two workers of two nodes share one copy: it cannot be with both. No home, no word."""
     (node,) = lies(model)
-    assert strays(status(pid, node)) == []
-    assert strays(status(pid, FAR, node)) == []
-    assert strays(status(pid, None)) == []
-    assert strays(status(pid, FAR), SIZE + MIB) == []
+    for workers in (at_home(pid, node), at_home(pid, FAR, node)):
+        assert (seen(workers).strays, seen(workers).looked_at) == ([], 1)
+    for workers in (at_home(pid, None), at_home(pid, FAR, None)):
+        assert seen(workers).looked_at == 0
+    assert seen(at_home(pid, FAR), SIZE + MIB).strays == []
 
 
-def test_what_a_worker_maps_is_its_memory(model: Path, pid: int) -> None:
-    """It is told of, and moved, with the worker; found by number, or by path among its users."""
-    (node,) = lies(model)
-    found = model.stat()
-    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-    mapped = {"path": "x", "device": device, "inode": found.st_ino, "users": []}
-    by_path = {"path": str(model), "device": "00:2b", "inode": 7, "users": ["w/0"]}
-    others = {**by_path, "users": ["v/0"]}
-    for segment, left in ((mapped, 4 * MIB), (by_path, 4 * MIB), (others, SIZE)):
-        shown = {**segment, "bytes_by_node": {str(node): SIZE - 4 * MIB}}
-        (stray,) = strays(status(pid, FAR, segments=(shown,)))
-        assert stray.away_bytes == {node: left}
+def test_a_file_that_a_worker_maps_is_left_alone(model: Path, pid: int) -> None:
+    """It is that worker's memory; to map it as well would make it look shared meanwhile."""
+    with process(MAPS, str(model)) as mapping:
+        workers = [*at_home(pid, FAR), Resident("m/0", mapping, frozenset({FAR}))]
+        assert seen(workers).looked_at == 0
+        assert seen(workers[:1]).looked_at == 1
+
+
+def test_a_shared_segment_is_no_model_file() -> None:
+    """A queue in /dev/shm is memory of those who map it."""
+    path = Path(f"/dev/shm/numad-py-test-{os.getpid()}")
+    try:
+        path.write_bytes(b"x" * SIZE)
+        with process(MAPS.replace("sys.argv[1]", repr(str(path)))) as mapping:
+            assert model_files(ProcFs(), mapping) == ()
+    finally:
+        path.unlink()
 
 
 def test_a_large_file_is_looked_at_in_parts(
     model: Path, pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the parts hold stands for the whole: the same answer for a tenth of the time."""
-    with model.open("ab") as file:
-        for _ in range(7):
-            file.write(b"x" * (WINDOW_BYTES // 2))
-    monkeypatch.setattr(stray_cache, "MOST_WINDOWS", 2)
-    with CachedFile(model) as opened:
-        assert len(list(opened.windows(2))) == 2
-    (stray,) = strays(status(pid, FAR))
-    assert sum(stray.away_bytes.values()) == pytest.approx(model.stat().st_size, rel=0.01)
+    """They stand for the whole, within the error that is told."""
+    monkeypatch.setattr(page_cache, "MOST_PARTS", 8)
+    with CachedFile(model) as file:
+        found = glimpse(file, Syscalls())
+    assert (len(found.parts), found.scale) == (8, 3.0)
+    assert sum(found.by_node.values()) == SIZE
+    (stray,) = seen(at_home(pid, FAR)).strays
+    assert sum(stray.away_bytes.values()) == SIZE
+
+
+def test_the_error_covers_how_unlike_the_parts_are() -> None:
+    """Half of the parts on each node: eight say within a third, where all are alike for sure."""
+    mixed = Lies(tuple({i % 2: MIB} for i in range(8)), 100.0)
+    assert mixed.by_node == {0: 400 * MIB, 1: 400 * MIB}
+    assert 200 * MIB < mixed.error_bytes([1]) < 400 * MIB
+    assert mixed.error_bytes([0, 1]) == 0
+    assert Lies(mixed.parts, 1.0).error_bytes([1]) == 0
+
+
+def test_what_is_not_sure_is_not_told(
+    model: Path, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than its error, it may be nothing."""
+    (node,) = lies(model)
+    for others, told in ((0, 1), (7, 0)):
+        parts = ({node: MIB}, *[{FAR: MIB}] * others)
+        monkeypatch.setattr(stray_cache, "glimpse", lambda *_, p=parts: Lies(p, 10.0))
+        assert len(seen(at_home(pid, FAR)).strays) == told
+
+
+def test_what_could_not_be_looked_at_is_told(
+    model: Path, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old kernel, or a file that goes: not to be taken for all being well."""
+
+    def fails(_file: CachedFile, _syscalls: Syscalls) -> Lies:
+        raise OSError(errno.EIO, "cannot be read", str(model))
+
+    monkeypatch.setattr(stray_cache, "glimpse", fails)
+    found = stray_caches(at_home(pid, FAR), ProcFs(), Syscalls(), MIB)
+    assert (found.looked_at, len(found.problems)) == (0, 1)
+    assert str(model) in found.problems[0]
+    monkeypatch.setattr(stray_cache, "MOST_FILES", 0)
+    assert stray_caches(at_home(pid, FAR), ProcFs(), Syscalls(), MIB).left_out == 1
 
 
 def test_who_has_ended_is_left_out(model: Path, pid: int) -> None:
     """And so is a file that is gone by now."""
-    assert strays(status((1 << 22) + 1, FAR)) == []
+    assert seen(at_home((1 << 22) + 1, FAR)).looked_at == 0
     model.unlink()
-    assert strays(status(pid, FAR)) == []
+    assert seen(at_home(pid, FAR)).looked_at == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
-def test_without_the_right_nothing_is_told_but_that(model: Path, pid: int) -> None:
-    """Another user's file would look as if all of it were cached."""
-    model.chmod(0o600)
+@as_root
+def test_without_the_right_nothing_is_told_but_that(pid: int) -> None:
+    """Another user's root cannot be opened."""
     os.seteuid(65534)
     try:
-        found = stray_caches(status(pid, FAR), ProcFs(), Syscalls(), MIB)
+        found = stray_caches(at_home(pid, FAR), ProcFs(), Syscalls(), MIB)
     finally:
         os.seteuid(0)
-    assert found == ([], True)
+    assert (found.strays, found.barred) == ([], True)
+
+
+@as_root
+def test_links_of_a_container_lead_where_they_lead_for_it(tmp_path: Path) -> None:
+    """One to /real stays below its own root; one that climbs out ends there too."""
+    inside = tmp_path / "root"
+    (inside / "models").mkdir(parents=True)
+    (inside / "real").mkdir()
+    (tmp_path / "secret.gguf").write_bytes(b"y" * SIZE)
+    (inside / "real/w.gguf").write_bytes(b"x" * SIZE)
+    (inside / "models/w.gguf").symlink_to("/real/w.gguf")
+    (inside / "models/out.gguf").symlink_to(f"../../../../../..{tmp_path}/secret.gguf")
+    (inside / "models/host.gguf").symlink_to(tmp_path / "secret.gguf")
+    names = [f"/models/{name}.gguf" for name in ("w", "out", "host")]
+    root = f"os.chroot({str(inside)!r}); os.chdir('/')"
+    with process("", *names, before=root) as contained:
+        (found,) = model_files(ProcFs(), contained)
+        assert found.path == Path("/models/w.gguf")
+        assert found.id[1] == (inside / "real/w.gguf").stat().st_ino
+        with CachedFile(found.path, found.root) as file:
+            assert file.size_bytes == SIZE
+        reached = path_here(found)
+        assert reached == Path(f"/proc/{contained}/root/models/w.gguf")
+
+
+def test_a_root_that_is_none_and_a_path_that_is_none_are_said(tmp_path: Path) -> None:
+    """As open(2) says it, with the path."""
+    with pytest.raises(FileNotFoundError):
+        InRoot(tmp_path / "absent")
+    with InRoot(tmp_path) as root, pytest.raises(FileNotFoundError, match="/x"):
+        root.open("/x", os.O_PATH)
+
+
+def test_to_look_makes_no_page_more_used(model: Path) -> None:
+    """Weights that were read once stay the first to be reclaimed (since Linux 6.3)."""
+    release = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    if release < (6, 3):
+        pytest.skip("before Linux 6.3 pages count as used when they are unmapped")
+    with model.open("ab") as file:
+        file.write(b"x" * (256 * MIB - SIZE))
+    before = _active_bytes()
+    for _ in range(3):
+        lies(model)
+    assert _active_bytes() - before < 128 * MIB
+
+
+def _active_bytes() -> int:
+    found = re.search(r"Active\(file\): +(\d+)", Path("/proc/meminfo").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_the_command_is_told_only_where_it_brings_all_home() -> None:
+    """Of a file with two homes there is no one node that it should go to."""
+    file = ModelFile(Path("/srv/m.gguf"), id=(1, 2))
+    one = Stray(file, ("w/0",), frozenset({2}), {0: 5 << 30, 1: 1 << 30}, MIB)
+    text = _far_away(one)
+    assert "w/0 (at home on node 2) is cached far away: about 5.0 GiB on node 0, 1.0 GiB" in text
+    assert text.endswith("numad-py cache /srv/m.gguf --to 2")
+    two = Stray(file, ("w/0", "w/1"), frozenset({2, 3}), {0: 5 << 30}, 0)
+    assert "numad-py cache" not in _far_away(two)
+    assert "about" not in _far_away(two)
+
+
+def test_a_window_beyond_the_end_is_cut(model: Path) -> None:
+    """The last part of a file is as long as it is."""
+    with CachedFile(model) as file, file.window(SIZE - MIB, 4 * MIB) as window:
+        assert window.size_bytes == MIB
+        assert sum(end - start for start, end in window.runs) == MIB
+    assert pagecache.WINDOW_BYTES > SIZE
