@@ -8,7 +8,7 @@ import pwd
 import sys
 from pathlib import Path
 
-from numad_py.cli.common import Verbs, add_config, add_json, print_json, privileged
+from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.errors import NumadError, PolicyError, UsageError
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.text import printable
@@ -17,9 +17,6 @@ from numad_py.policy.absent import absent
 from numad_py.policy.load import DEFAULT_PATH, defaults, load
 from numad_py.policy.schema import Policy
 from numad_py.serve.plain import counted
-
-SYSFS = "/sys"
-"""Of the machine that a policy is compared with."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -33,6 +30,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"default: {DEFAULT_PATH}")
     add_config(parser)
+    add_roots(parser)
     add_json(parser)
     parser.set_defaults(call=check)
 
@@ -57,7 +55,7 @@ def check(arguments: argparse.Namespace) -> int:
             return error.exit_code
         print_json({"schema": 1, "ok": False, "problems": list(error.problems)})
         return error.exit_code
-    notes = _not_here(policy)
+    notes = _not_here(policy, arguments.sysfs)
     for note in notes:
         print(printable(f"note: {note}"), file=sys.stderr)
     if arguments.json:
@@ -87,10 +85,10 @@ def user_exists(name: str) -> bool:
     return True
 
 
-def _not_here(policy: Policy) -> list[str]:
+def _not_here(policy: Policy, sysfs: str) -> list[str]:
     """Return what the policy names and this machine has not; it may be for another one."""
     try:
-        topology = SysFs(SYSFS).topology()
+        topology = SysFs(sysfs).topology()
     except NumadError as error:
         # Only a policy that names any such thing would have been compared.
         named = absent(policy, Topology(()), user_exists)

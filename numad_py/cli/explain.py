@@ -91,6 +91,6 @@ def _why_not(procfs: ProcFs, pid: int, files: Sequence[str]) -> str | None:
         return None
     why = why_not(policy, subject_of(info))
     if why is None:
-        seen = "the daemon sees that at its next look, or after numad-py reload"
-        return f"by now a rule of the policy matches it; {seen}"
+        again = "numad-py reload makes the daemon look again"
+        return f"by now a rule of the policy's files matches it; {again}"
     return f"{why}; {_SEE}" if why.startswith(NO_RULE) else why

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _NO_MEMORY = ("[vdso]", "[vvar", "[vsyscall]", "[uprobes]", "/dev/", "anon_inode:", "/dmabuf")
-_MEMORY_ALL_THE_SAME = ("/dev/shm/", "/dev/zero", "/dev/hugepages")  # noqa: S108 - prefixes alone
+HUGETLB_FILES = ("/anon_hugepage", "/dev/huge")
+"""How paths of hugetlbfs begin; below /dev it is mounted as hugepages, hugepages-1G, hugetlbfs."""
+_MEMORY_ALL_THE_SAME = ("/dev/shm/", "/dev/zero", "/dev/huge")  # noqa: S108 - prefixes alone
 
 
 def maps_device(path: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
-from numad_py.kernel.maps import MappedArea
+from numad_py.kernel.maps import HUGETLB_FILES, MappedArea
 from numad_py.kernel.numa_maps import DEFAULT_POLICIES, Vma, file_kind
 from numad_py.model.residency import (
     Kind,
@@ -27,7 +27,6 @@ MOST_SEGMENTS = 8
 """So many of them, the largest."""
 APART_SHARE = 0.1
 """Where what cannot be moved takes up more of the areas, it is drawn from by itself."""
-_HUGETLB = ("/anon_hugepage", "/dev/hugepages/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def candidates(
 def _kind(area: MappedArea) -> Kind:
     if not area.path.startswith("/"):
         return Kind.ANON
-    if area.path.startswith(_HUGETLB):
+    if area.path.startswith(HUGETLB_FILES):
         return Kind.HUGETLB
     return file_kind(area.path)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 
 import tomli
 
-_GIVEN_TWICE = ("Cannot overwrite", "Cannot declare", "Cannot mutate", "Duplicate inline")
+_GIVEN_TWICE = ("Cannot overwrite", "Cannot declare", "Duplicate inline")
 """How messages of tomli begin of a key, or a table, that is there already."""
+_BEGINS = re.compile(r"""\s*(?:\[\[?[\w.'" -]+\]|[\w.'" -]+=)""")
+"""A table, or a key with its value."""
+_HEADER = re.compile(r"\[\[?\s*(\w+)\s*\]")
 _LONGEST_TOLD = 60
 """So many characters of its line are told."""
 
@@ -64,18 +68,36 @@ def _has(data: object, path: tuple[str | int, ...]) -> bool:
     return True
 
 
-def syntax_error(error: tomli.TOMLDecodeError, text: str) -> str:
+def syntax_error(error: tomli.TOMLDecodeError, text: str, arrays: Collection[str] = ()) -> str:
     """Return ``line: what is wrong`` of a text that is no TOML.
 
-    A key or a table that stands there already has words of its own: the parser says that a value
-    would be overwritten, or a table declared, at the end of the second one.
+    What is there already has words of its own: the parser says that a value would be overwritten,
+    or a table declared, and where the second one ends.
+
+    Args:
+        error: of the parser.
+        text: in which it is.
+        arrays: names of arrays of tables, which beginners write as tables.
     """
     line = line_of_syntax_error(error, text)
     if str(error).startswith(_GIVEN_TWICE):
-        second = split_lines(text)[line - 1].strip()
-        told = f"{second[:_LONGEST_TOLD]}..." if len(second) > _LONGEST_TOLD else second
-        return f"{line}: given twice, the second time here: {told}; keep one of the two"
+        at, second = _statement(split_lines(text)[:line])
+        header = _HEADER.match(second)
+        if header and header[1] in arrays:
+            name = header[1]
+            return f"{at}: there may be several tables {name}: write [[{name}]] above each"
+        if not header or str(error).startswith("Cannot declare"):
+            told = f"{second[:_LONGEST_TOLD]}..." if len(second) > _LONGEST_TOLD else second
+            return f"{at}: given twice, the second time here: {told}; keep one of the two"
     return f"{line}: not TOML: {error}"
+
+
+def _statement(lines: Sequence[str]) -> tuple[int, str]:
+    """Return the line on which what ends on the last line most likely begins, and its text."""
+    for at in range(len(lines), 0, -1):
+        if _BEGINS.match(lines[at - 1]):
+            return at, lines[at - 1].strip()
+    return len(lines), lines[-1].strip()
 
 
 def line_of_syntax_error(error: tomli.TOMLDecodeError, text: str) -> int:

@@ -179,7 +179,7 @@ def _parse(path: Path, raw: bytes, problems: list[str]) -> _File | None:
     try:
         return _File(path, text, tomli.loads(text))
     except tomli.TOMLDecodeError as error:
-        problems.append(f"{path}:{syntax_error(error, text)}")
+        problems.append(f"{path}:{syntax_error(error, text, ARRAYS)}")
     except (ValueError, RecursionError) as error:
         # A number of thousands of digits, or brackets as deep: tomli hands on what Python says.
         problems.append(f"{path}: not a policy file: {error}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from numad_py.policy.keys import MATCH_KEYS
 from numad_py.policy.schema import Policy, Rule
 from numad_py.policy.spelled import spelled
 
@@ -16,7 +17,7 @@ MOST_NEAR = 3
 """So many rules that nearly match are named."""
 BUILT_IN = "built-in"
 """Origin of the rules that stand in no file of the user's."""
-_KEYS = ("comm", "exe", "cmdline", "user", "unit", "cgroup", "container")
+_FIELDS = tuple(key.field for key in MATCH_KEYS.values())
 _LONGEST_TOLD = 60
 """So many characters of what a process has are told."""
 
@@ -89,7 +90,7 @@ def why_not(policy: Policy, subject: Subject) -> str | None:
 
 def _near(rule: Rule, subject: Subject) -> str | None:
     unmet = list(_unmet(rule, subject))
-    given = sum(bool(getattr(rule, key)) for key in _KEYS)
+    given = sum(bool(getattr(rule, key)) for key in _FIELDS)
     if len(unmet) != 1 or given == 1 or rule.origin == BUILT_IN:
         return None
     return f"{rule.name} ({rule.origin}) would, but {_has(unmet[0], subject)}"

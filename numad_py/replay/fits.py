@@ -152,6 +152,14 @@ def _times(i: int, worker: Arrival, machine: Machine, problem: Problem) -> None:
             f"{worker.name!r} would never come: {worker.arrive_s:g} s is after the end at "
             f"{machine.duration_s:g} s; let it come earlier, or set a longer duration",
         )
+    last_s = worker.arrive_s + (worker.count - 1) * worker.every_s
+    if worker.arrive_s <= machine.duration_s < last_s:
+        problem(
+            ("worker", i, "every"),
+            f"the last of {worker.count} {worker.name!r} would never come: {last_s:g} s is after "
+            f"the end at {machine.duration_s:g} s; let fewer come, or sooner after one another, or "
+            "set a longer duration",
+        )
     if worker.grow_to_bytes is not None and not worker.grow_bytes_per_s:
         problem(
             ("worker", i, "grow_to"),

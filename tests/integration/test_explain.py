@@ -138,5 +138,5 @@ def test_the_rules_of_the_daemon_are_those_that_are_told(
         assert f"is no worker: excluded by all ({path}:6)" in capsys.readouterr().err
         policy(tmp_path, "[[rule]]\nname = 'all'\ncmdline = '.'\n")
         assert main(["explain", str(os.getpid()), "--config", str(path)]) == 2
-        said = "by now a rule of the policy matches it; the daemon sees that at its next look"
+        said = "by now a rule of the policy's files matches it; numad-py reload makes"
         assert said in capsys.readouterr().err

@@ -268,6 +268,10 @@ def test_what_is_wrong_is_named_with_its_line(text: str, said: str) -> None:
             'duration = "0s"\n' + NODES + WORKER + 'arrive = "1ms"\n',
             "14: worker.arrive: 'x' would never come: 0.001 s is after the end at 0 s",
         ),
+        (
+            NODES + WORKER + 'count = 40\nevery = "1min"\n',
+            "14: worker.every: the last of 40 'x' would never come: 2340 s is after the end at 600",
+        ),
         # Nodes and CPUs
         (
             NODES + WORKER + "nodes = [0]\n",

@@ -36,7 +36,7 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("room", sorted(MAY))
 def test_a_room_imports_only_rooms_before_it(room: str) -> None:
     """Data goes kernel, observe, decide, act, serve; nobody imports against it."""
-    for path in (ROOT / room).glob("*.py"):
+    for path in (ROOT / room).rglob("*.py"):
         used = {m.split(".")[1] for m in imports(path) if m.startswith("numad_py.")}
         assert used <= MAY[room], path
 
@@ -44,7 +44,7 @@ def test_a_room_imports_only_rooms_before_it(room: str) -> None:
 @pytest.mark.parametrize("room", ["model", "decide"])
 def test_deciding_is_pure(room: str) -> None:
     """Neither model nor decide imports a clock, a file system, a log or a system call."""
-    for path in (ROOT / room).glob("*.py"):
+    for path in (ROOT / room).rglob("*.py"):
         assert not {m.split(".")[0] for m in imports(path)} & IMPURE, path
 
 

@@ -32,8 +32,8 @@ def said(folder: Path, text: str) -> str:
         ("[daemon]\r\nmode = 'act'\r\nmode = 'act' # again\r\n", 3, "mode = 'act' # again"),
         ("daemon.mode = 'act'\ndaemon.mode = 'act'", 2, "daemon.mode = 'act'"),
         ("[daemon]\nmode = 'act'\n[log]\n[daemon]\n", 4, "[daemon]"),
-        (f"{RULE}[rule]\nname = 'b'\n", 4, "[rule]"),
-        (f"{RULE}guard = {{ url = 'a' }}\nguard.metric = 'b'\n", 5, "guard.metric = 'b'"),
+        ('[log]\nlevel = \'a\'\nlevel = """\nb\n"""\n', 3, 'level = """'),
+        ("[placement]\nx = [\n  0,\n]\nx = [\n  [\n  1],\n]\n", 5, "x = ["),
         (f"{RULE}guard = {{ url = 'a', url = 'b' }}\n", 4, "guard = { url = 'a', url = 'b' }"),
         (f"{RULE}comm = '{'x' * 99}'\n", 4, f"comm = '{'x' * 52}..."),
     ],
@@ -46,9 +46,18 @@ def test_what_is_given_twice_is_shown_where_it_stands_again(
     assert said(tmp_path, text) == told
 
 
+@pytest.mark.parametrize("text", [f"{RULE}[rule]\n", "[rule]\nname = 'a'\n\n[rule]\n"])
+def test_a_second_rule_is_no_rule_too_many(tmp_path: Path, text: str) -> None:
+    """Nobody is told to throw one away: a list of tables takes double brackets."""
+    told = "4: there may be several tables rule: write [[rule]] above each"
+    assert said(tmp_path, text) == told
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "daemon = { mode = 'act' }\ndaemon.mode = 'act'\n",
+        "daemon = 1\n[daemon]\n",
         "[daemon]\nmode = 'act'\nmode = 'act\n",
         "[daemon]\nmode = 'act'\nmode\n",
         "[daemon]\nmode = 'act'\n[log] level = 'info'\n",
