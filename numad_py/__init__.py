@@ -16,6 +16,7 @@ The house, and the one way data flows::
     cycle    look at all, decide, look closely where a decision hangs on it, decide again
     advisor  advice for processes to come, and what is reserved for them
     commands what clients of the daemon ask for, told at once or done between two cycles
+    events   what happens between two cycles, and the mailbox that it comes into
     daemon   the cycle: observe, decide, act, remember, publish
     compose  composition root: builds the rooms, starts what runs beside the cycle
 
