@@ -146,7 +146,8 @@ class Daemon:
         self._untold += self._take_outcomes()
         glance = self.observer.glance(self._between)
         if (report := self._resting_report(glance)) is not None:
-            return self._publish_again(report, glance, _took(began_s, began_cpu_s))
+            took = _took(began_s, began_cpu_s)
+            return self._publish_again(report, glance, took, began_at_s)
         self._whole = None
         snapshot, plan, self._standing.state = look_and_decide(
             self.observer, self.policy, self._remembered, self._between, glance
@@ -176,13 +177,20 @@ class Daemon:
             return None
         return report
 
-    def _publish_again(self, report: CycleReport, glance: Glance, took: Took) -> CycleReport:
+    def _publish_again(
+        self, report: CycleReport, glance: Glance, took: Took, began_at_s: float
+    ) -> CycleReport:
         """Tell the same again, with the nodes as they are now."""
         self._cycled_at_s = clock.monotonic_s()
         self._standing.totals = self.totals.repeat(report.plan, took)
         machine = glance.machine
         self.report = report.repeated(
-            glance.cycle, machine.node_states, machine.pressure, took, clock.unix_s()
+            cycle=glance.cycle,
+            glanced_at_s=began_at_s,
+            node_states=machine.node_states,
+            pressure=machine.pressure,
+            took=took,
+            last_cycle_at=clock.unix_s(),
         )
         self._feed()
         return self.report
@@ -240,6 +248,7 @@ class Daemon:
             settings=self.actuator.settings(),
             last_cycle_at=clock.unix_s(),
             began_at_s=began_at_s,
+            glanced_at_s=began_at_s,
             dry_run=self._dry_run,
         )
         self._recent.add(snapshot, plan, outcomes, self._cycled_at_s)

@@ -53,6 +53,10 @@ class Mailbox:
         self._bell = threading.Lock()
         """Free where something may have come since it was last waited for."""
 
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._events)
+
     def put(self, event: Event) -> None:
         """Add one; any thread may, and a signal handler in the middle of ``get``."""
         self._events.append(event)
@@ -93,6 +97,8 @@ def handle_until(
             turn()
         else:
             due_s = min(due_s, handle(event))
-    # Whatever else has come by now is served before the same cycle.
-    while (event := mailbox.get(0.0)) is not None:
-        handle(event)
+    # Whatever else has come by now is served before the same cycle; what comes meanwhile is not,
+    # or a storm of events would put it off for good.
+    for _ in range(len(mailbox)):
+        if (event := mailbox.get(0.0)) is not None:
+            handle(event)

@@ -24,6 +24,7 @@ from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.quantity import format_bytes
+from numad_py.model.text import pid_of, printable
 from numad_py.observe.model_files import LEAST_BYTES, ModelFile, model_files
 from numad_py.observe.page_cache import look
 
@@ -102,8 +103,8 @@ def cache(arguments: argparse.Namespace) -> int:
 
 def _pid(arguments: argparse.Namespace) -> int:
     name: str = arguments.of
-    if name.isdecimal():
-        return int(name)
+    if (pid := pid_of(name)) is not None:
+        return pid
     status = from_daemon(arguments, "status")
     if status is None:
         msg = f"no daemon answers that knows {name!r}; give its pid"
@@ -141,9 +142,9 @@ def _document(path: Path, cached: Cached | str) -> dict[str, object]:
 
 def _lines(path: Path, cached: Cached | str, target: int | None) -> str:
     if isinstance(cached, str):
-        return f"{path}: {cached}"
+        return printable(f"{path}: {cached}")
     where = ", ".join(f"node {n}: {format_bytes(b)}" for n, b in sorted(cached.by_node.items()))
-    lines = [f"{path}: {where or 'nothing of it is cached'}"]
+    lines = [f"{printable(str(path))}: {where or 'nothing of it is cached'}"]
     if target is not None:
         told = [f"moved {format_bytes(cached.moved_bytes)} to node {target}"]
         stayed = {

@@ -20,10 +20,12 @@ from numad_py.kernel.sysfs import SysFs
 from numad_py.model.cpulist import format_list
 from numad_py.model.guard import GuardReading
 from numad_py.model.quantity import format_bytes
+from numad_py.model.text import printable
 from numad_py.model.topology import Topology
 from numad_py.observe.endpoint_check import EndpointCheck, Found, endpoint_checks
 from numad_py.observe.interference import NAMED, interferences
-from numad_py.observe.stray_cache import Resident, Stray, path_here, stray_caches
+from numad_py.observe.model_files import path_here
+from numad_py.observe.stray_cache import Resident, Stray, stray_caches
 from numad_py.policy.absent import absent
 from numad_py.policy.load import DEFAULT_PATH, load
 from numad_py.policy.schema import AutoNuma, Mode, Policy
@@ -36,6 +38,8 @@ _THP = {
     "never": "off (never)",
     None: "this kernel has none",
 }
+MOST_WORKERS = 3
+"""So many of a file are named."""
 _NONE_YET = "no observation so far, and a move without any is not judged"
 
 
@@ -80,7 +84,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         print_json({"schema": 1, "checks": [asdict(check) for check in checks]})
     else:
         for check in checks:
-            print(f"{check.level:<5} {check.name:<16} {check.text}")
+            print(printable(f"{check.level:<5} {check.name:<16} {check.text}"))
     return 1 if any(check.level == "fail" for check in checks) else 0
 
 
@@ -244,10 +248,12 @@ def _page_cache(
         yield Check("page_cache", "warn", _far_away(stray))
     if seen.barred:
         yield Check("page_cache", "note", "where model files are cached only root is told")
-    if seen.problems or seen.left_out:
-        count = counted(len(seen.problems) + seen.left_out, "model file")
-        why = seen.problems[0] if seen.problems else "the largest were"
-        yield Check("page_cache", "note", f"{count} not looked at: {why}")
+    if seen.problems:
+        count = counted(len(seen.problems), "model file")
+        yield Check("page_cache", "note", f"{count} not looked at: {seen.problems[0]}")
+    if seen.left_out:
+        count = counted(seen.left_out, "smaller model file")
+        yield Check("page_cache", "note", f"{count} left out: the largest were looked at")
     if seen.looked_at and not seen.strays:
         text = f"{counted(seen.looked_at, 'model file')} looked at: none is cached far away"
         yield Check("page_cache", "ok", text)
@@ -257,13 +263,18 @@ def _far_away(stray: Stray) -> str:
     about = "about " if stray.error_bytes else ""
     where = ", ".join(f"{format_bytes(b)} on node {n}" for n, b in stray.away_bytes.items())
     homes = format_list(stray.homes)
+    workers = ", ".join(stray.workers[:MOST_WORKERS])
+    if len(stray.workers) > MOST_WORKERS:
+        workers += f" and {len(stray.workers) - MOST_WORKERS} more"
     text = (
-        f"{stray.file.path} of {', '.join(stray.workers)} (at home on node {homes}) is cached far "
-        f"away: {about}{where}"
+        f"{stray.file.path} of {workers} (at home on node {homes}) is cached far away: "
+        f"{about}{where}"
     )
-    if len(stray.homes) > 1:
+    path = path_here(stray.file)
+    # A name that no shell takes as it is shown would be another file's.
+    if len(stray.homes) > 1 or path is None or not str(path).isprintable():
         return text
-    return f"{text}; to bring it home: numad-py cache {path_here(stray.file)} --to {homes}"
+    return f"{text}; to bring it home: numad-py cache {shlex.quote(str(path))} --to {homes}"
 
 
 def _settings_asked_for(policy: Policy) -> Iterator[Check]:

@@ -15,6 +15,7 @@ from numad_py.cli.common import (
     print_text,
     privileged,
 )
+from numad_py.cli.control import with_config
 from numad_py.cli.look import from_daemon
 from numad_py.errors import NumadError
 from numad_py.kernel.procfs import ProcFs
@@ -22,8 +23,6 @@ from numad_py.policy.load import defaults, load
 from numad_py.policy.match import NO_RULE, why_not
 from numad_py.serve.explain import explain_document, render_explain
 from numad_py.serve.status import status_document
-
-_SEE = "numad-py check-config lists the rules"
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -56,7 +55,7 @@ def explain(arguments: argparse.Namespace) -> int:
         status,
         arguments.worker,
         lambda pid: _comm(procfs, pid),
-        lambda pid: _why_not(procfs, pid, files),
+        lambda pid: _why_not(procfs, pid, files, arguments.config),
     )
     if arguments.json:
         print_json(document)
@@ -73,7 +72,7 @@ def _comm(procfs: ProcFs, pid: int) -> str | None:
         return None
 
 
-def _why_not(procfs: ProcFs, pid: int, files: Sequence[str]) -> str | None:
+def _why_not(procfs: ProcFs, pid: int, files: Sequence[str], config: str | None) -> str | None:
     """Return why a process is no worker by the policy that holds, as its files read now.
 
     None where that is not to be known: a file has become unusable or is not for us to read, or the
@@ -91,6 +90,7 @@ def _why_not(procfs: ProcFs, pid: int, files: Sequence[str]) -> str | None:
         return None
     why = why_not(policy, subject_of(info))
     if why is None:
-        again = "numad-py reload makes the daemon look again"
+        again = f"{with_config('numad-py reload', config)} makes the daemon look again"
         return f"by now a rule of the policy's files matches it; {again}"
-    return f"{why}; {_SEE}" if why.startswith(NO_RULE) else why
+    see = f"{with_config('numad-py check-config', config)} lists the rules"
+    return f"{why}; {see}" if why.startswith(NO_RULE) else why

@@ -154,18 +154,19 @@ class _Daemon(_Source):
         self._start = start
         self._last: int | None = None
         """Number of the last cycle that was taken; None: there was none yet."""
+        self._look: int | None = None
+        """Which of the daemon's whole looks that was: glances are no cycles to record."""
         self._answered_at_s = clock.monotonic_s()
 
     def cycles(self, end_s: float, stop: threading.Event) -> Iterator[Encoded]:
         while clock.monotonic_s() < end_s and not stop.is_set():
-            for cycle in self._newer():
-                number = int(cycle["snapshot"]["cycle"])
-                self.missed += number - self._last - 1 if self._last is not None else 0
-                self._last = number
+            for look, cycle in self._newer():
+                self.missed += look - self._look - 1 if self._look is not None else 0
+                self._last, self._look = int(cycle["snapshot"]["cycle"]), look
                 yield cycle
             stop.wait(max(0.0, min(self._poll_s, end_s - clock.monotonic_s())))
 
-    def _newer(self) -> list[Encoded]:
+    def _newer(self) -> list[tuple[int, Encoded]]:
         """Return the cycles after the last one, or none while the daemon restarts.
 
         Raises:
@@ -180,14 +181,14 @@ class _Daemon(_Source):
         self._answered_at_s = clock.monotonic_s()
         if (start := str(answer.get("start"))) != self._start:
             # Its first cycles are gone: until now it did not know that somebody records.
-            self._start, self._last = start, 0
+            self._start, self._last, self._look = start, 0, 0
             print(
                 "numad-py: the daemon was restarted: its cycles count from 1 again, and those "
                 "until now are missed. The policy in the file is the one it had before",
                 file=sys.stderr,
             )
             return []
-        return cast("list[Encoded]", answer["cycles"])
+        return list(zip(answer["looks"], answer["cycles"], strict=True))
 
 
 def _daemon(arguments: argparse.Namespace) -> _Source | None:
@@ -202,6 +203,7 @@ def _daemon(arguments: argparse.Namespace) -> _Source | None:
     try:
         policy = decode(Policy, answer["policy"])
         start = str(answer.get("start"))
+        _ = answer["looks"]
     except (Malformed, KeyError) as error:
         msg = f"the daemon is of another version ({answer.get('version')}): {error}; restart it"
         raise NumadError(msg) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_NO_MEMORY = ("[vdso]", "[vvar", "[vsyscall]", "[uprobes]", "/dev/", "anon_inode:", "/dmabuf")
+_NO_MEMORY = ("[vdso]", "[vvar", "[vsyscall]", "[uprobes]", "/dev/", "anon_inode:", "/dmabuf:")
 HUGETLB_FILES = ("/anon_hugepage", "/dev/huge")
 """How paths of hugetlbfs begin; below /dev it is mounted as hugepages, hugepages-1G, hugetlbfs."""
 _MEMORY_ALL_THE_SAME = ("/dev/shm/", "/dev/zero", "/dev/huge")  # noqa: S108 - prefixes alone
@@ -15,9 +15,13 @@ def maps_device(path: str) -> bool:
 
     That is not a process's to place: a driver maps it as VM_IO or VM_PFNMAP, and such pages are
     never migrated (``vma_migratable``, include/linux/mempolicy.h), also where numa_maps counts them
-    as resident, as those of /dev/nvidiactl.
+    as resident, as those of /dev/nvidiactl. In a container /dev is a tmpfs, which may hold files:
+    a name with a dot in it, such as ``model.gguf``, is no device's.
     """
-    return path.startswith(_NO_MEMORY) and not path.startswith(_MEMORY_ALL_THE_SAME)
+    if not path.startswith(_NO_MEMORY) or path.startswith(_MEMORY_ALL_THE_SAME):
+        return False
+    name = path.removesuffix(" (deleted)").rpartition("/")[2]
+    return not (path.startswith("/dev/") and "." in name)
 
 
 class MappedArea(NamedTuple):

@@ -22,6 +22,8 @@ WINDOW_BYTES = 64 << 20
 """So much of a file is mapped at a time."""
 _MADV_POPULATE_READ = 22
 """Since Linux 5.14 (include/uapi/asm-generic/mman-common.h)."""
+_HUGETLBFS_MAGIC = 0x958458F6
+"""include/uapi/linux/magic.h. To map such a file would reserve huge pages for it."""
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -75,11 +77,20 @@ class CachedFile:
             os.close(self._descriptor)
             msg = f"{path} is no regular file"
             raise NumadError(msg)
+        if self._file_system() == _HUGETLBFS_MAGIC:
+            os.close(self._descriptor)
+            msg = f"{path} is in hugetlbfs: its pages are huge pages, and not cached"
+            raise NumadError(msg)
         if os.geteuid() not in {0, found.st_uid} and not os.access(self._itself, os.W_OK):
             os.close(self._descriptor)
             msg = f"{path} is another user's: the kernel does not tell what of it is cached; "
             raise RightsError(msg + "run it as root")
         self.size_bytes = found.st_size
+
+    def _file_system(self) -> int:
+        """Return the magic number of its file system (fstatfs(2)), 0 where it is not told."""
+        told = (ctypes.c_long * 32)()  # f_type comes first; struct statfs has 15 words or fewer
+        return told[0] if not self._libc.fstatfs(self._descriptor, told) else 0
 
     @property
     def _itself(self) -> str:
@@ -101,12 +112,25 @@ class CachedFile:
     def windows(self) -> Iterator[Window]:
         """Yield the file part by part, each with what of it is cached; it is unmapped afterwards.
 
+        Holes of a sparse file are passed over where whole parts lie in them.
+
         Raises:
             NumadError: a call failed; on a kernel before 5.14 it is the one that maps cached pages.
         """
-        for offset in range(0, self.size_bytes, WINDOW_BYTES):
+        offset = self._data_from(0)
+        while offset < self.size_bytes:
             with self.window(offset, WINDOW_BYTES) as window:
                 yield window
+            offset = self._data_from(offset + WINDOW_BYTES)
+
+    def _data_from(self, offset: int) -> int:
+        """Return where the window begins in which there is data next, at or behind an offset."""
+        try:
+            found = os.lseek(self._descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: there is none; else the file system cannot tell.
+            return self.size_bytes if error.errno == errno.ENXIO else offset
+        return max(offset, found // WINDOW_BYTES * WINDOW_BYTES)
 
     @contextlib.contextmanager
     def window(self, offset: int, most_bytes: int) -> Iterator[Window]:

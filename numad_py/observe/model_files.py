@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from numad_py.errors import RightsError
 from numad_py.kernel.in_root import InRoot
-from numad_py.kernel.maps import parse_maps
+from numad_py.kernel.maps import MappedArea, parse_maps
 from numad_py.kernel.numa_maps import file_kind
 from numad_py.kernel.procfs import ProcFs
 from numad_py.model.residency import Kind
 
 LEAST_BYTES = 16 << 20
 """Smaller files are no weights."""
+MOST_NAMED = 4096
+"""So many paths are looked at of one worker; a model has some hundred files at most."""
 SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx", ".npz"})
 """Of the weights in a folder that is named."""
 
@@ -41,7 +43,7 @@ def model_files(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
     """Return the files that a worker maps or names.
 
     Each once, whatever its names. Programs and libraries are left out: what has an area that may be
-    executed; so are shared segments.
+    executed; so are shared segments, unless they are named.
 
     Raises:
         Vanished: it ended.
@@ -49,18 +51,19 @@ def model_files(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
     """
     areas = [area for area in parse_maps(procfs.maps(pid)) if area.segment is not None]
     code = {area.path for area in areas if "x" in area.permissions}
-    weights = [area.path for area in areas if file_kind(area.path) is Kind.FILE]
-    mapped = [path for path in dict.fromkeys(weights) if path not in code]
-    root = procfs.root / str(pid) / "root"
+    weights = [area for area in areas if area.path not in code]
     files: dict[tuple[int, int], ModelFile] = {}
+    root = procfs.root / str(pid) / "root"
     try:
+        mapped = _mapped(root.parent, weights)
+        paths = [area.path for area in weights if file_kind(area.path) is Kind.FILE]
         with InRoot(root) as inside:
-            named = [each for path in _named(procfs, pid) for each in _files(inside, path)]
-            for path in (*mapped, *named):
+            for path in dict.fromkeys((*paths, *_named(procfs, pid, inside))):
                 found = _stat(inside, path)
                 if found and stat.S_ISREG(found.st_mode) and found.st_size >= LEAST_BYTES:
                     key = found.st_dev, found.st_ino
-                    file = ModelFile(Path(path), root, key, found.st_size, path in mapped)
+                    is_mapped = path in paths if mapped is None else key in mapped
+                    file = ModelFile(Path(path), root, key, found.st_size, is_mapped)
                     files.setdefault(key, file)
     except PermissionError:
         msg = f"no right to open the root of process {pid}; run it as root"
@@ -71,15 +74,52 @@ def model_files(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
     return tuple(files.values())
 
 
-def _named(procfs: ProcFs, pid: int) -> Iterator[str]:
-    """Yield what may be a path of its arguments: a word, or what stands behind a ``=``."""
-    folder = "/"
-    with contextlib.suppress(OSError):
-        folder = str((procfs.root / str(pid) / "cwd").readlink())
-    for word in procfs.program(pid).cmdline[1:]:
-        for text in {word, word.partition("=")[2]}:
-            if "/" in text or "." in text:
-                yield os.path.normpath(os.path.join(folder, text))  # noqa: PTH118 - of another root
+def _mapped(folder: Path, areas: Iterable[MappedArea]) -> set[tuple[int, int]] | None:
+    """Return device and inode of what is mapped, as stat has them; None without the right to.
+
+    Not by path: that may be deleted, or lead elsewhere in a container. Of each file one area is
+    asked (``map_files_get_link``, fs/proc/base.c: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE).
+    """
+    found = set()
+    for area in {area.segment: area for area in areas}.values():
+        try:
+            told = (folder / f"map_files/{area.start:x}-{area.end:x}").stat()
+        except PermissionError:
+            return None
+        except OSError:
+            continue
+        found.add((told.st_dev, told.st_ino))
+    return found
+
+
+def _named(procfs: ProcFs, pid: int, inside: InRoot) -> Iterator[str]:
+    """Yield what may be a path of its arguments: a word, or what stands behind a ``=``.
+
+    A folder is one for the weights in it.
+    """
+    folder = _folder(procfs.root / str(pid))
+    words = procfs.program(pid).cmdline[1:]
+    texts = dict.fromkeys(text for word in words for text in (word, word.partition("=")[2]))
+    left = MOST_NAMED
+    for path in dict.fromkeys(_absolute(folder, text) for text in texts if {*text} & {*"/."}):
+        for each in _files(inside, path):
+            if (left := left - 1) < 0:
+                return
+            yield each
+
+
+def _folder(process: Path) -> str:
+    """Return a process's folder as it has it itself; the kernel tells it below our root."""
+    try:
+        folder, root = str((process / "cwd").readlink()), str((process / "root").readlink())
+    except OSError:
+        return "/"
+    return folder[len(root) :] or "/" if folder.startswith(f"{root}/") else folder
+
+
+def _absolute(folder: str, text: str) -> str:
+    # normpath keeps two slashes at the beginning.
+    return "/" + os.path.normpath(os.path.join(folder, text)).lstrip("/")  # noqa: PTH118 - of another root
 
 
 def _files(inside: InRoot, path: str) -> Iterator[str]:
@@ -88,7 +128,8 @@ def _files(inside: InRoot, path: str) -> Iterator[str]:
     if found is None or not stat.S_ISDIR(found.st_mode):
         yield path
         return
-    with contextlib.suppress(OSError), _opened(inside, path, os.O_RDONLY) as folder:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
+    with contextlib.suppress(OSError), _opened(inside, path, flags) as folder:
         listed = os.listdir(folder)  # noqa: PTH208 - by descriptor
         names = sorted(name for name in listed if Path(name).suffix in SUFFIXES)
         yield from (f"{path}/{name}" for name in names)
@@ -107,3 +148,21 @@ def _opened(inside: InRoot, path: str, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def path_here(file: ModelFile) -> Path | None:
+    """Return a path without links by which this process reaches a worker's file; None: none does.
+
+    In a container with mounts of its own the kernel tells it below that one's root.
+    """
+    if file.root is None:
+        return file.path
+    with contextlib.suppress(OSError), InRoot(file.root) as inside:
+        with _opened(inside, str(file.path), os.O_PATH) as descriptor:
+            real = Path(f"/proc/self/fd/{descriptor}").readlink()
+        for path in (real, file.root / str(real).lstrip("/")):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                if (found.st_dev, found.st_ino) == file.id:
+                    return path
+    return None

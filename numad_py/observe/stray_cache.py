@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.pagecache import CachedFile
@@ -130,16 +129,3 @@ def _used(workers: Iterable[Resident], procfs: ProcFs, seen: StraysSeen) -> list
             if not worker.home:
                 homeless.add(file.id)
     return [one for key, one in files.items() if not one.mapped and key not in homeless]
-
-
-def path_here(file: ModelFile) -> Path:
-    """Return by which path this process reaches a worker's file."""
-    if file.root is None:
-        return file.path
-    try:
-        found = file.path.stat()
-    except OSError:
-        found = None
-    if found is not None and (found.st_dev, found.st_ino) == file.id:
-        return file.path
-    return file.root / file.path.relative_to("/")

@@ -9,9 +9,9 @@ import tomli
 
 _GIVEN_TWICE = ("Cannot overwrite", "Cannot declare", "Duplicate inline")
 """How messages of tomli begin of a key, or a table, that is there already."""
-_BEGINS = re.compile(r"""\s*(?:\[\[?[\w.'" -]+\]|[\w.'" -]+=)""")
+_BEGINS = re.compile(r"""(?:\[\[?[\w.'" -]+\]|[\w.'"-][\w.'" -]*=)""")
 """A table, or a key with its value."""
-_HEADER = re.compile(r"\[\[?\s*(\w+)\s*\]")
+_HEADER = re.compile(r"""\[\[?\s*["']?(\w+)["']?\s*\]""")
 _LONGEST_TOLD = 60
 """So many characters of its line are told."""
 
@@ -95,7 +95,7 @@ def syntax_error(error: tomli.TOMLDecodeError, text: str, arrays: Collection[str
 def _statement(lines: Sequence[str]) -> tuple[int, str]:
     """Return the line on which what ends on the last line most likely begins, and its text."""
     for at in range(len(lines), 0, -1):
-        if _BEGINS.match(lines[at - 1]):
+        if _BEGINS.match(lines[at - 1].strip()):
             return at, lines[at - 1].strip()
     return len(lines), lines[-1].strip()
 

@@ -13,7 +13,7 @@ from numad_py.model.cpulist import format_list, parse_list
 from numad_py.model.outcome import End
 from numad_py.model.plan import HomeSource, Limit, Reason, Verdict
 from numad_py.model.quantity import format_bytes
-from numad_py.model.text import printable
+from numad_py.model.text import pid_of, printable
 from numad_py.model.topology import ACCELERATORS, device_noun
 from numad_py.policy.schema import Mode
 from numad_py.serve.explain_memory import memory
@@ -88,9 +88,10 @@ def _unknown(
             # The daemon's word counts, where it is not the same with more to it.
             why = more if more is not None and more.startswith(told) else told
             return f"pid {name} ({process['comm']}) is no worker: {why}"
-    comm = comm_of(int(name)) if name.isascii() and name.isdigit() else None
-    if comm is not None:
-        why = why_not(int(name))
+    pid = pid_of(name)
+    comm = None if pid is None else comm_of(pid)
+    if pid is not None and comm is not None:
+        why = why_not(pid)
         if why is not None:
             return f"pid {name} ({comm}) is no worker: {why}"
         return (

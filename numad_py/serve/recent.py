@@ -28,8 +28,11 @@ class Recent:
         self._start = secrets.token_hex(4)
         """Cycles are counted anew by each daemon: this tells its numbers from an earlier one's."""
         self._until_s = 0.0
-        self._cycles: tuple[Cycle, ...] = ()
-        """Replaced, never changed: another thread may be going through it."""
+        self._looks = 0
+        """Whole looks so far: cycles that were a mere glance are not recorded, and not missed."""
+        self._cycles: tuple[tuple[int, Cycle], ...] = ()
+        """With the number of the look. Replaced, never changed: another thread may be going through
+        it."""
 
     def add(
         self, snapshot: Snapshot, plan: Plan, outcomes: Iterable[Outcome], now_s: float
@@ -38,11 +41,15 @@ class Recent:
 
         ``now_s`` is a clock for durations.
         """
-        kept = (*self._cycles, Cycle.of(snapshot, plan, outcomes)) if now_s < self._until_s else ()
-        self._cycles = kept[-KEPT:]
+        self._looks += 1
+        wanted = now_s < self._until_s
+        newest = (self._looks, Cycle.of(snapshot, plan, outcomes))
+        self._cycles = (*self._cycles, newest)[-KEPT:] if wanted else ()
 
     def document(self, after: object, policy: Policy, now_s: float) -> dict[str, Any]:
         """Return the cycles that came after one; ``start`` tells one daemon from the next.
+
+        ``looks`` has a number for each of them: where one is left out, a cycle was missed.
 
         Args:
             after: its number; None: the first question, which only begins the recording.
@@ -57,6 +64,7 @@ class Recent:
             "interval_s": policy.daemon.interval_s,
         }
         if not isinstance(after, int):
-            return {**document, "policy": encode(policy), "cycles": []}
-        newer = [cycle for cycle in self._cycles if cycle.snapshot.cycle > after]
-        return {**document, "cycles": [encode(cycle) for cycle in newer]}
+            return {**document, "policy": encode(policy), "looks": [], "cycles": []}
+        newer = [(look, cycle) for look, cycle in self._cycles if cycle.snapshot.cycle > after]
+        looks = [look for look, _ in newer]
+        return {**document, "looks": looks, "cycles": [encode(cycle) for _, cycle in newer]}

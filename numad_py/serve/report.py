@@ -54,16 +54,26 @@ class CycleReport:
     """When its look began, by this machine's time since boot."""
     dry_run: bool = False
     """Whether nothing is carried out, whatever the mode."""
+    glanced_at_s: float = 0.0
+    """When the cycle began, by the same clock: later than that, where it was a mere glance."""
     age_s: float = 0.0
-    """How long ago that was when the report was asked for; 0 of a look that no daemon made."""
+    """How long ago the look was when the report was asked for; 0 of one that no daemon made."""
+    cycle_age_s: float = 0.0
+    """The same of the cycle."""
 
     def aged(self, now_s: float) -> CycleReport:
         """Return the report as it is at a time since boot: what it tells has grown older."""
-        return replace(self, age_s=max(0.0, now_s - self.began_at_s))
+        return replace(
+            self,
+            age_s=max(0.0, now_s - self.began_at_s),
+            cycle_age_s=max(0.0, now_s - self.glanced_at_s),
+        )
 
     def repeated(
         self,
+        *,
         cycle: int,
+        glanced_at_s: float,
         node_states: tuple[NodeState, ...],
         pressure: Pressure,
         took: Took,
@@ -76,6 +86,7 @@ class CycleReport:
         return replace(
             self,
             cycle=cycle,
+            glanced_at_s=glanced_at_s,
             snapshot=replace(self.snapshot, node_states=node_states, pressure=pressure),
             cycle_duration_s=took.duration_s,
             cycle_cpu_s=took.cpu_s,

@@ -72,7 +72,7 @@ def head_document(report: CycleReport, *, source: str) -> Document:
     }
     if source == "daemon":
         document["cycle"] = report.cycle
-        document["age_seconds"] = round(report.age_s, 2)
+        document["age_seconds"] = round(report.cycle_age_s, 2)
         document["cycle_seconds"] = round(report.cycle_duration_s, 6)
         document["last_cycle_at"] = report.last_cycle_at
     return document

@@ -113,7 +113,8 @@ def test_a_process_that_is_no_worker_is_told_which_rule_or_exclude_is_why(
     printed = " ".join(capsys.readouterr().err.split())
     told = f"pid 901 ({comm}) is no worker: {said.format(path=path)}"
     assert told in printed
-    assert ("; numad-py check-config lists the rules" in printed) is ("no rule" in said)
+    see = f"; numad-py check-config --config {path} lists the rules"
+    assert (see in printed) is ("no rule" in said)
 
 
 def test_a_kernel_thread_is_told_as_such(
@@ -138,5 +139,6 @@ def test_the_rules_of_the_daemon_are_those_that_are_told(
         assert f"is no worker: excluded by all ({path}:6)" in capsys.readouterr().err
         policy(tmp_path, "[[rule]]\nname = 'all'\ncmdline = '.'\n")
         assert main(["explain", str(os.getpid()), "--config", str(path)]) == 2
-        said = "by now a rule of the policy's files matches it; numad-py reload makes"
+        again = f"numad-py reload --config {path} makes the daemon look again"
+        said = f"by now a rule of the policy's files matches it; {again}"
         assert said in capsys.readouterr().err

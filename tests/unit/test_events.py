@@ -103,3 +103,19 @@ def test_events_are_handled_until_the_time_or_until_one_asks_for_sooner() -> Non
         mailbox.put(Wake(why))
     assert until(WITHIN_S) < WITHIN_S / 2
     assert handled == [Wake("later"), Wake("now"), Wake("and this")]
+
+
+def test_a_storm_of_events_does_not_put_the_cycle_off() -> None:
+    """What comes while events are handled waits for the next time."""
+    mailbox = Mailbox()
+    handled = []
+
+    def handle(event: object) -> float:
+        handled.append(event)
+        mailbox.put(Wake("more"))
+        return float("inf")
+
+    mailbox.put(Wake("first"))
+    handle_until(clock.monotonic_s(), mailbox, handle, lambda: None, None)
+    assert handled == [Wake("first")]
+    assert len(mailbox) == 1

@@ -120,6 +120,9 @@ def test_what_is_told_of_workers_grows_older_with_each_glance(machine: Machine) 
     assert again.began_at_s == first.began_at_s
     assert again.snapshot.workers == first.snapshot.workers
     assert again.last_cycle_at > first.last_cycle_at
+    later_s = again.began_at_s + 60
+    assert again.aged(later_s).age_s == 60
+    assert again.aged(later_s).cycle_age_s < 60
 
 
 def test_the_cycle_told_is_the_one_that_is_counted(machine: Machine) -> None:

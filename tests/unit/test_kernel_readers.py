@@ -66,6 +66,7 @@ def test_each_area_is_read_with_what_is_mapped_there() -> None:
         *(("rw-p", path, True) for path in ("", "[heap]", "[stack]", "[anon:x]", "/usr/lib/x.so")),
         *(("rw-s", path, True) for path in ("/dev/shm/x", "/dev/zero (deleted)")),
         *(("rw-s", f"/dev/huge{x}/y", True) for x in ("pages", "pages-1G", "tlbfs")),
+        *(("rw-s", f"/d{x}", True) for x in ("mabuf-models/w", "ev/models/w.gguf (deleted)")),
         *(("rw-s", path, False) for path in ("/dev/nvidia0", "/dmabuf:x", "anon_inode:[perf]")),
         *(("r--p", path, False) for path in ("[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]")),
         *(("---p", path, False) for path in ("", "/usr/lib/x.so")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_what_is_given_twice_is_shown_where_it_stands_again(
     assert said(tmp_path, text) == told
 
 
-@pytest.mark.parametrize("text", [f"{RULE}[rule]\n", "[rule]\nname = 'a'\n\n[rule]\n"])
+@pytest.mark.parametrize("text", [f"{RULE}[rule]\n", "[rule]\nname = 'a'\n\n[\"rule\"]\n"])
 def test_a_second_rule_is_no_rule_too_many(tmp_path: Path, text: str) -> None:
     """Nobody is told to throw one away: a list of tables takes double brackets."""
     told = "4: there may be several tables rule: write [[rule]] above each"
@@ -91,3 +92,11 @@ def test_lines_that_end_as_in_windows_are_counted_as_others(tmp_path: Path) -> N
     """The line of a key is its own, and not the first for want of a beginning that parses."""
     told = said(tmp_path, "[daemon]\r\nmode = 'act'\r\nintervall = '5s'\r\n[log]\r\n")
     assert told.startswith("3: daemon.intervall: no such key")
+
+
+def test_a_line_of_blanks_takes_no_time(tmp_path: Path) -> None:
+    """Looking for where a value begins must not try each blank with each other."""
+    text = '[daemon]\nmode = "act"\nmode = """\n' + " " * 200_000 + '\n"""\n'
+    began_s = time.monotonic()
+    assert said(tmp_path, text).startswith("3: given twice")
+    assert time.monotonic() - began_s < 5

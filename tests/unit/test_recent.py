@@ -61,3 +61,18 @@ def test_cycles_are_answered_once() -> None:
         add(recent, number)
     assert kept(recent) == list(range(3, KEPT + 3))
     assert kept(recent, after=KEPT) == [KEPT + 1, KEPT + 2]
+
+
+def test_a_glance_between_two_looks_is_no_cycle_that_was_missed() -> None:
+    """Cycles are numbered with the glances, looks without: a gap in these is one that is gone."""
+    recent = Recent()
+    recent.document(None, defaults(), 1.0)
+    for number in (1, 4, 7):
+        add(recent, number)
+    answer = recent.document(1, defaults(), 3.0)
+    assert answer["looks"] == [2, 3]
+    for number in range(10, 10 + KEPT):
+        add(recent, number)
+    assert recent.document(7, defaults(), 3.0)["looks"][0] == 4
+    add(recent, 30)
+    assert recent.document(7, defaults(), 3.0)["looks"][0] == 5

@@ -50,7 +50,7 @@ def plan(*decisions: Decision) -> list[str]:
         ({}, "from the daemon, mode act, cycle 3, 4s ago"),
         ({"paused": True}, "from the daemon, mode act, paused, cycle 3, 4s ago"),
         ({"dry_run": True}, "from the daemon, mode act in a dry run, cycle 3, 4s ago"),
-        ({"began_at_s": -296.0}, "from the daemon, mode act, cycle 3, 5min ago"),
+        ({"glanced_at_s": -296.0}, "from the daemon, mode act, cycle 3, 5min ago"),
     ],
 )
 def test_the_daemon_says_its_mode_its_cycle_and_how_long_ago_that_was(

@@ -8,21 +8,23 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from numad_py.cli.doctor import _far_away
+from numad_py.errors import NumadError
 from numad_py.kernel import pagecache
 from numad_py.kernel.in_root import InRoot
 from numad_py.kernel.pagecache import CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.observe import page_cache, stray_cache
-from numad_py.observe.model_files import ModelFile, model_files
+from numad_py.observe.model_files import MOST_NAMED, ModelFile, model_files, path_here
 from numad_py.observe.page_cache import Lies, glimpse, look
-from numad_py.observe.stray_cache import Resident, Stray, StraysSeen, path_here, stray_caches
+from numad_py.observe.stray_cache import Resident, Stray, StraysSeen, stray_caches
 
 MIB = 1 << 20
 SIZE = 24 * MIB
@@ -208,7 +210,93 @@ def test_links_of_a_container_lead_where_they_lead_for_it(tmp_path: Path) -> Non
         with CachedFile(found.path, found.root) as file:
             assert file.size_bytes == SIZE
         reached = path_here(found)
-        assert reached == Path(f"/proc/{contained}/root/models/w.gguf")
+        assert reached == inside / "real/w.gguf"
+
+
+@as_root
+@pytest.mark.parametrize("where", ["/dev/shm", "chroot", "deleted"])
+def test_who_maps_a_file_is_told_by_the_kernel_not_by_a_path(tmp_path: Path, where: str) -> None:
+    """On tmpfs, in a chroot, and by a name that is gone: mapped is mapped."""
+    folder = Path("/dev/shm") if where == "/dev/shm" else tmp_path
+    names = [folder / f"numad-py-test-{os.getpid()}-{i}.gguf" for i in range(2)]
+    names[0].write_bytes(b"x" * SIZE)
+    names[1].hardlink_to(names[0])
+    chroot = f"os.chroot({str(tmp_path)!r}); os.chdir('/')" if where == "chroot" else ""
+    told = f"/{names[0].name}" if where == "chroot" else str(names[0])
+    named = f"/{names[1].name}" if where == "chroot" else str(names[1])
+    try:
+        with process(MAPS.replace("argv[1]", "argv[2]"), named, told, before=chroot) as mapping:
+            if where == "deleted":
+                names[0].unlink()
+            (found,) = model_files(ProcFs(), mapping)
+            assert found.mapped
+            assert seen(at_home(mapping, FAR)).looked_at == 0
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+
+
+@as_root
+def test_relative_and_odd_names_are_found_below_the_root(tmp_path: Path) -> None:
+    """The kernel tells a folder below our root; two slashes are one."""
+    inside = tmp_path / "root"
+    (inside / "m").mkdir(parents=True)
+    (inside / "m/w.gguf").write_bytes(b"x" * SIZE)
+    (inside / "m/link.gguf").symlink_to("/m/w.gguf")
+    for name in ("w.gguf", "//m/w.gguf", "--model=../m/w.gguf", "link.gguf"):
+        before = f"os.chroot({str(inside)!r}); os.chdir('/m')"
+        with process("", name, before=before) as contained:
+            (found,) = model_files(ProcFs(), contained)
+            assert path_here(found) == inside / "m/w.gguf"
+
+
+def test_a_pipe_in_the_place_of_a_folder_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """It is opened as a folder or not at all."""
+    os.mkfifo(tmp_path / "pipe.bin")
+    with InRoot(Path("/")) as root, pytest.raises(NotADirectoryError):
+        root.open(tmp_path / "pipe.bin", os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+    with process("", str(tmp_path / "pipe.bin")) as naming:
+        assert model_files(ProcFs(), naming) == ()
+
+
+def test_a_folder_named_a_thousand_times_is_read_once(tmp_path: Path) -> None:
+    """And no more than so many files are looked at of one worker."""
+    for i in range(3 * MOST_NAMED // 2):
+        (tmp_path / f"{i}.bin").touch()
+    (tmp_path / "0.bin").write_bytes(b"x" * SIZE)
+    with process("", *[f"{tmp_path}{'/' * n}" for n in range(1, 500)]) as naming:
+        began_s = time.monotonic()
+        (found,) = model_files(ProcFs(), naming)
+        assert time.monotonic() - began_s < 10
+    assert found.path == tmp_path / "0.bin"
+
+
+@as_root
+def test_huge_pages_are_not_reserved_by_looking(tmp_path: Path) -> None:
+    """A file of hugetlbfs is no cached one; to map it would take pages from the pool."""
+    mounted = ["mount", "-t", "hugetlbfs", "none", str(tmp_path)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("hugetlbfs cannot be mounted here")
+    try:
+        path = tmp_path / "model.bin"
+        with path.open("wb") as file:
+            file.truncate(64 * MIB)
+        with pytest.raises(NumadError, match="hugetlbfs"):
+            CachedFile(path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_holes_of_a_sparse_file_are_passed_over(tmp_path: Path) -> None:
+    """15 TiB of nothing take no time, and what there is is found."""
+    path = tmp_path / "sparse.bin"
+    with path.open("wb") as file:
+        file.truncate(15 << 40)
+        file.seek(7 << 40)
+        file.write(b"x" * MIB)
+    began_s = time.monotonic()
+    assert sum(lies(path).values()) == MIB
+    assert time.monotonic() - began_s < 5
 
 
 def test_a_root_that_is_none_and_a_path_that_is_none_are_said(tmp_path: Path) -> None:
@@ -248,6 +336,20 @@ def test_the_command_is_told_only_where_it_brings_all_home() -> None:
     two = Stray(file, ("w/0", "w/1"), frozenset({2, 3}), {0: 5 << 30}, 0)
     assert "numad-py cache" not in _far_away(two)
     assert "about" not in _far_away(two)
+
+
+def test_a_name_is_quoted_in_the_command_and_may_not_forge_a_line(
+    tmp_path: Path,
+) -> None:
+    """Whoever runs the command as root runs no other one; what no shell shows gives none."""
+    tricky = ModelFile(tmp_path / "q;touch x.bin", id=(1, 2))
+    text = _far_away(Stray(tricky, ("w/0",), frozenset({2}), {0: 5 << 30}, 0))
+    assert text.endswith(f"numad-py cache '{tmp_path}/q;touch x.bin' --to 2")
+    forged = ModelFile(tmp_path / "a\nok", id=(1, 2))
+    many = tuple(f"w/{i}" for i in range(200))
+    text = _far_away(Stray(forged, many, frozenset({2}), {0: 5 << 30}, 0))
+    assert "numad-py cache" not in text
+    assert "of w/0, w/1, w/2 and 197 more (at home" in text
 
 
 def test_a_window_beyond_the_end_is_cut(model: Path) -> None:
