@@ -21,9 +21,15 @@ def test_nothing_grows_where_workers_come_and_go(guest: Machine, workers: Worker
 
 
 def test_growth_is_seen() -> None:
-    """A descriptor, a thread or a MiB more in the last third is told of; what came early is not."""
+    """A descriptor, a thread or a MiB more in the last third is told of; what came early is not.
+
+    Nor is a descriptor that one look of several finds, and the next does not.
+    """
     quiet = Held(20 << 20, 5, 12)
     early = Held(10 << 20, 4, 11)
     assert grown([early, quiet, quiet]) == []
     assert len(grown([early, quiet, Held(20 << 20, 6, 13)])) == 2
     assert len(grown([early, quiet, Held((20 << 20) + GROWTH_BYTES + 1, 5, 12)])) == 1
+    passing = Held(20 << 20, 5, 13)
+    assert grown([early] * 3 + [quiet] * 3 + [quiet, passing, quiet]) == []
+    assert len(grown([early] * 3 + [quiet] * 3 + [quiet, passing, passing])) == 1
