@@ -67,13 +67,14 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Print every check; exit code 1 where one fails."""
     procfs = ProcFs(arguments.procfs)
     sysfs = SysFs(arguments.sysfs)
+    topology = sysfs.topology()
     policy, of_policy = _load(arguments.config)
     status, of_daemon = _daemon(arguments.config, policy)
     checks = [
-        *_topology(sysfs.topology()),
+        *_topology(topology),
         *_rights(),
         *of_policy,
-        *(_absent(policy, sysfs) if policy else ()),
+        *(_absent(policy, topology) if policy else ()),
         *(_guards(policy, procfs) if policy else ()),
         *_interferences(procfs),
         *_huge_pages(sysfs),
@@ -134,9 +135,9 @@ def _load(config: str | None) -> tuple[Policy | None, list[Check]]:
     return policy, [Check("policy", "ok", text)]
 
 
-def _absent(policy: Policy, sysfs: SysFs) -> Iterator[Check]:
+def _absent(policy: Policy, topology: Topology) -> Iterator[Check]:
     """Return what the policy names and this machine has not, such as a node that is offline."""
-    for text in absent(policy, sysfs.topology(), user_exists):
+    for text in absent(policy, topology, user_exists):
         yield Check("policy", "warn", text)
 
 
