@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import pwd
 import sys
 from pathlib import Path
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
 from numad_py.errors import NumadError, PolicyError, UsageError
+from numad_py.kernel import users
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.text import printable
 from numad_py.model.topology import Topology
@@ -76,24 +76,15 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def user_exists(name: str) -> bool:
-    """Say whether a user of that name is known, here or to the directory that is asked (NSS)."""
-    try:
-        pwd.getpwnam(name)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
-
-
 def _not_here(policy: Policy, sysfs: str) -> list[str]:
     """Return what the policy names and this machine has not; it may be for another one."""
     try:
         topology = SysFs(sysfs).topology()
     except NumadError as error:
         # Only a policy that names any such thing would have been compared.
-        named = absent(policy, Topology(()), user_exists)
+        named = absent(policy, Topology(()), users.exists)
         return [f"not compared with this machine: {error}"] if named else []
-    return absent(policy, topology, user_exists)
+    return absent(policy, topology, users.exists)
 
 
 def _none_there() -> bool:

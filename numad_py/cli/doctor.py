@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from numad_py.cli.common import Verbs, add_config, add_json, add_roots, print_json, privileged
-from numad_py.cli.config import user_exists
 from numad_py.cli.control import runs_by, socket_of, socket_path
 from numad_py.errors import NumadError, PolicyError
-from numad_py.kernel import rights
+from numad_py.kernel import rights, users
 from numad_py.kernel.procfs import ProcFs, is_own
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
@@ -137,7 +136,7 @@ def _load(config: str | None) -> tuple[Policy | None, list[Check]]:
 
 def _absent(policy: Policy, topology: Topology) -> Iterator[Check]:
     """Return what the policy names and this machine has not, such as a node that is offline."""
-    for text in absent(policy, topology, user_exists):
+    for text in absent(policy, topology, users.exists):
         yield Check("policy", "warn", text)
 
 

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-_OPENAT2 = 437
-"""On every architecture (include/uapi/asm-generic/unistd.h); since Linux 5.6."""
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
-
-
-class _OpenHow(ctypes.Structure):
-    """``struct open_how`` (include/uapi/linux/openat2.h)."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
+from numad_py.kernel.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, Syscalls
 
 
 class InRoot:
@@ -37,9 +24,9 @@ class InRoot:
         Raises:
             OSError: it cannot be; of /proc/PID/root without CAP_SYS_PTRACE.
         """
-        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
-        self._syscall.restype = ctypes.c_long
-        self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._syscalls = Syscalls()
+        self._root = root
+        self._descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> InRoot:  # noqa: PYI034 - Self is newer than Python 3.10
         """Return it."""
@@ -52,7 +39,7 @@ class InRoot:
         trace: TracebackType | None,
     ) -> None:
         """Close it."""
-        os.close(self._root)
+        os.close(self._descriptor)
 
     def open(self, path: str | Path, flags: int) -> int:
         """Return a descriptor of what a path names there; close it.
@@ -60,20 +47,47 @@ class InRoot:
         Raises:
             OSError: as of open(2); ENOSYS on a kernel before 5.6.
         """
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-        descriptor = int(
-            self._syscall(
-                ctypes.c_long(_OPENAT2),
-                ctypes.c_int(self._root),
-                ctypes.c_char_p(os.fsencode(path)),
-                ctypes.byref(how),
-                ctypes.c_size_t(ctypes.sizeof(how)),
-            )
-        )
-        if descriptor < 0:
-            number = ctypes.get_errno()
-            why = os.strerror(number)
-            if number == errno.ENOSYS:
-                why = "this needs Linux 5.6 or later (openat2)"
-            raise OSError(number, why, str(path))
-        return descriptor
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+        return self._syscalls.openat2(self._descriptor, path, flags | os.O_CLOEXEC, resolve)
+
+    def stat(self, path: str | Path) -> os.stat_result:
+        """Return the status of what a path names there.
+
+        Raises:
+            OSError: as of ``open``.
+        """
+        with self._opened(path, os.O_PATH) as descriptor:
+            return os.fstat(descriptor)
+
+    def listing(self, path: str | Path) -> list[str]:
+        """Return the names in a folder there.
+
+        Raises:
+            OSError: as of ``open``; it is no folder.
+        """
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK) as descriptor:
+            return os.listdir(descriptor)
+
+    def path_here(self, path: str | Path) -> Path | None:
+        """Return a path without links by which this process reaches what a path names there.
+
+        In a container with mounts of its own the kernel tells it below that one's root. None: this
+        process has no path to it, or it is gone.
+        """
+        with contextlib.suppress(OSError):
+            with self._opened(path, os.O_PATH) as descriptor:
+                there = os.fstat(descriptor)
+                real = Path(f"/proc/self/fd/{descriptor}").readlink()
+            for here in (real, self._root / str(real).lstrip("/")):
+                with contextlib.suppress(OSError):
+                    if os.path.samestat(here.stat(), there):
+                        return here
+        return None
+
+    @contextlib.contextmanager
+    def _opened(self, path: str | Path, flags: int) -> Iterator[int]:
+        descriptor = self.open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)

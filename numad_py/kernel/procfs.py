@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from numad_py.errors import Malformed, NumadError, Vanished
+from numad_py.kernel import users
 from numad_py.kernel.clock import monotonic_s
 from numad_py.kernel.machine import MachineFs
 from numad_py.kernel.stat import Stat, parse_stat
@@ -182,7 +183,7 @@ class ProcFs(MachineFs):
             self._users.clear()
             self._users_since_s = now_s
         if uid not in self._users:
-            self._users[uid] = _user(uid)
+            self._users[uid] = users.name_of(uid)
         return self._users[uid]
 
     def _cmdline(self, pid: int) -> tuple[str, ...]:
@@ -276,6 +277,40 @@ class ProcFs(MachineFs):
         with self._counted:
             return self._read(f"{pid}/maps")
 
+    def mapped_files(
+        self, pid: int, areas: Iterable[tuple[int, int]]
+    ) -> set[tuple[int, int]] | None:
+        """Return device and inode, as stat has them, of what is mapped from a start to an end.
+
+        Not by path: that may be deleted, or lead elsewhere in a container. None without the right
+        to (``map_files_get_link``, fs/proc/base.c: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE).
+        """
+        found = set()
+        for start, end in areas:
+            try:
+                told = os.stat(f"{self._prefix}{pid}/map_files/{start:x}-{end:x}")
+            except PermissionError:
+                return None
+            except OSError:
+                continue
+            found.add((told.st_dev, told.st_ino))
+        return found
+
+    def root_of(self, pid: int) -> Path:
+        """Return the path by which a process's root is reached from here."""
+        return self.root / str(pid) / "root"
+
+    def folder(self, pid: int) -> str:
+        """Return its working folder as it has it itself, ``/`` where that cannot be read.
+
+        The kernel tells it below our root.
+        """
+        try:
+            folder, root = (os.readlink(f"{self._prefix}{pid}/{name}") for name in ("cwd", "root"))
+        except OSError:
+            return "/"
+        return folder[len(root) :] or "/" if folder.startswith(f"{root}/") else folder
+
     def cgroup(self, pid: int) -> str | None:
         """Return the path of its cgroup, None where it cannot be read.
 
@@ -319,10 +354,3 @@ class ProcFs(MachineFs):
         except ValueError:
             self.malformed += 1
             return None
-
-
-def _user(uid: int) -> str | None:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError, ValueError):
-        return None

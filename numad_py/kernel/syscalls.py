@@ -18,10 +18,23 @@ MPOL_MF_MOVE = 1 << 1
 """Move pages mapped by this process alone (include/uapi/linux/mempolicy.h)."""
 MPOL_MF_MOVE_ALL = 1 << 2
 """Move pages whoever maps them; needs CAP_SYS_NICE."""
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+"""Of openat2 (include/uapi/linux/openat2.h)."""
 _NUMBERS = {
-    "x86_64": {"move_pages": 279, "migrate_pages": 256},
-    "aarch64": {"move_pages": 239, "migrate_pages": 238},
+    "x86_64": {"move_pages": 279, "migrate_pages": 256, "openat2": 437},
+    "aarch64": {"move_pages": 239, "migrate_pages": 238, "openat2": 437},
 }
+
+
+class _OpenHow(ctypes.Structure):
+    """``struct open_how`` (include/uapi/linux/openat2.h)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
 
 
 class Syscalls:
@@ -130,6 +143,33 @@ class Syscalls:
             ctypes.byref(old_mask),
             ctypes.byref(new_mask),
         )
+
+    def openat2(self, folder: int, path: str | os.PathLike[str], flags: int, resolve: int) -> int:
+        """Return a descriptor of what a path names, resolved in a restricted way; close it.
+
+        Args:
+            folder: descriptor of the folder where the path begins.
+            path: of the file.
+            flags: as of open(2).
+            resolve: ``RESOLVE_`` flags.
+
+        Raises:
+            OSError: as of open(2); ENOSYS on a kernel before 5.6.
+        """
+        how = _OpenHow(flags, 0, resolve)
+        try:
+            return self._call(
+                "openat2",
+                ctypes.c_int(folder),
+                ctypes.c_char_p(os.fsencode(path)),
+                ctypes.byref(how),
+                ctypes.c_size_t(ctypes.sizeof(how)),
+            )
+        except OSError as error:
+            number = error.errno or 0
+            late = number == errno.ENOSYS
+            why = "this needs Linux 5.6 or later (openat2)" if late else os.strerror(number)
+            raise OSError(number, why, os.fspath(path)) from None
 
     def _call(self, name: str, *arguments: object) -> int:
         result = int(self._syscall(ctypes.c_long(self._numbers[name]), *arguments))

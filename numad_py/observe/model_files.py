@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from numad_py.errors import RightsError
 from numad_py.kernel.in_root import InRoot
-from numad_py.kernel.maps import MappedArea, parse_maps
+from numad_py.kernel.maps import parse_maps
 from numad_py.kernel.numa_maps import file_kind
 from numad_py.kernel.procfs import ProcFs
 from numad_py.model.residency import Kind
@@ -53,9 +53,11 @@ def model_files(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
     code = {area.path for area in areas if "x" in area.permissions}
     weights = [area for area in areas if area.path not in code]
     files: dict[tuple[int, int], ModelFile] = {}
-    root = procfs.root / str(pid) / "root"
+    root = procfs.root_of(pid)
     try:
-        mapped = _mapped(root.parent, weights)
+        # Of each file one area is asked.
+        one_each = {area.segment: (area.start, area.end) for area in weights}
+        mapped = procfs.mapped_files(pid, one_each.values())
         paths = [area.path for area in weights if file_kind(area.path) is Kind.FILE]
         with InRoot(root) as inside:
             for path in dict.fromkeys((*paths, *_named(procfs, pid, inside))):
@@ -74,30 +76,12 @@ def model_files(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
     return tuple(files.values())
 
 
-def _mapped(folder: Path, areas: Iterable[MappedArea]) -> set[tuple[int, int]] | None:
-    """Return device and inode of what is mapped, as stat has them; None without the right to.
-
-    Not by path: that may be deleted, or lead elsewhere in a container. Of each file one area is
-    asked (``map_files_get_link``, fs/proc/base.c: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE).
-    """
-    found = set()
-    for area in {area.segment: area for area in areas}.values():
-        try:
-            told = (folder / f"map_files/{area.start:x}-{area.end:x}").stat()
-        except PermissionError:
-            return None
-        except OSError:
-            continue
-        found.add((told.st_dev, told.st_ino))
-    return found
-
-
 def _named(procfs: ProcFs, pid: int, inside: InRoot) -> Iterator[str]:
     """Yield what may be a path of its arguments: a word, or what stands behind a ``=``.
 
     A folder is one for the weights in it.
     """
-    folder = _folder(procfs.root / str(pid))
+    folder = procfs.folder(pid)
     words = procfs.program(pid).cmdline[1:]
     texts = dict.fromkeys(text for word in words for text in (word, word.partition("=")[2]))
     left = MOST_NAMED
@@ -106,15 +90,6 @@ def _named(procfs: ProcFs, pid: int, inside: InRoot) -> Iterator[str]:
             if (left := left - 1) < 0:
                 return
             yield each
-
-
-def _folder(process: Path) -> str:
-    """Return a process's folder as it has it itself; the kernel tells it below our root."""
-    try:
-        folder, root = str((process / "cwd").readlink()), str((process / "root").readlink())
-    except OSError:
-        return "/"
-    return folder[len(root) :] or "/" if folder.startswith(f"{root}/") else folder
 
 
 def _absolute(folder: str, text: str) -> str:
@@ -128,41 +103,21 @@ def _files(inside: InRoot, path: str) -> Iterator[str]:
     if found is None or not stat.S_ISDIR(found.st_mode):
         yield path
         return
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
-    with contextlib.suppress(OSError), _opened(inside, path, flags) as folder:
-        listed = os.listdir(folder)  # noqa: PTH208 - by descriptor
-        names = sorted(name for name in listed if Path(name).suffix in SUFFIXES)
+    with contextlib.suppress(OSError):
+        names = sorted(name for name in inside.listing(path) if Path(name).suffix in SUFFIXES)
         yield from (f"{path}/{name}" for name in names)
 
 
 def _stat(inside: InRoot, path: str) -> os.stat_result | None:
-    with contextlib.suppress(OSError), _opened(inside, path, os.O_PATH) as descriptor:
-        return os.fstat(descriptor)
+    with contextlib.suppress(OSError):
+        return inside.stat(path)
     return None
 
 
-@contextlib.contextmanager
-def _opened(inside: InRoot, path: str, flags: int) -> Iterator[int]:
-    descriptor = inside.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def path_here(file: ModelFile) -> Path | None:
-    """Return a path without links by which this process reaches a worker's file; None: none does.
-
-    In a container with mounts of its own the kernel tells it below that one's root.
-    """
+    """Return a path without links by which this process reaches a file; None: there is none."""
     if file.root is None:
         return file.path
     with contextlib.suppress(OSError), InRoot(file.root) as inside:
-        with _opened(inside, str(file.path), os.O_PATH) as descriptor:
-            real = Path(f"/proc/self/fd/{descriptor}").readlink()
-        for path in (real, file.root / str(real).lstrip("/")):
-            with contextlib.suppress(OSError):
-                found = path.stat()
-                if (found.st_dev, found.st_ino) == file.id:
-                    return path
+        return inside.path_here(file.path)
     return None

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.pagecache import CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.observe.model_files import ModelFile, model_files
-from numad_py.observe.page_cache import glimpse
+from numad_py.observe.page_cache import Lies, glimpse
+from numad_py.observe.patience import Patience
 
 MOST_FILES = 64
 """So many are looked at, the largest: some seconds."""
+ANSWER_S = 20.0
+"""A file system that takes longer for a worker's names, or for a file, is taken to be out of reach:
+a look at a file of a server that has gone would last until it is back."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,18 @@ def stray_caches(
         syscalls: ask where pages are.
         least_bytes: less is not worth a word.
     """
-    seen = StraysSeen()
-    used = _used(workers, procfs, seen)
+    seen, patience = StraysSeen(), Patience(ANSWER_S)
+    used = _used(workers, procfs, seen, patience)
     used.sort(key=lambda one: one.file.size_bytes, reverse=True)
     seen.left_out = len(used[MOST_FILES:])
     for one in used[:MOST_FILES]:
         try:
-            with CachedFile(one.file.path, one.file.root) as file:
-                lies = glimpse(file, syscalls)
+            lies = patience.call(partial(_glimpse, one.file, syscalls))
         except RightsError:
             seen.barred = True
+            continue
+        except TimeoutError as error:
+            seen.problems.append(f"{one.file.path}: {error}; is its file system there?")
             continue
         except (NumadError, OSError) as error:
             seen.problems.append(str(error))
@@ -108,15 +115,26 @@ def stray_caches(
     return seen
 
 
-def _used(workers: Iterable[Resident], procfs: ProcFs, seen: StraysSeen) -> list[_Used]:
+def _glimpse(file: ModelFile, syscalls: Syscalls) -> Lies:
+    with CachedFile(file.path, file.root) as opened:
+        return glimpse(opened, syscalls)
+
+
+def _used(
+    workers: Iterable[Resident], procfs: ProcFs, seen: StraysSeen, patience: Patience
+) -> list[_Used]:
     """Return the files that workers name and none maps, each once."""
     files: dict[tuple[int, int], _Used] = {}
     homeless: set[tuple[int, int]] = set()
     for worker in workers:
         try:
-            of_worker = model_files(procfs, worker.pid)
+            of_worker = patience.call(partial(model_files, procfs, worker.pid))
         except RightsError:
             seen.barred = True
+            continue
+        except TimeoutError as error:
+            why = "does a file system that its arguments name not answer?"
+            seen.problems.append(f"files of {worker.label}: {error}; {why}")
             continue
         except NumadError:
             # It has ended.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from numad_py.cli import config, main
+from numad_py.cli import main
+from numad_py.kernel import users
 from numad_py.model.topology import Node, Topology
 from numad_py.policy.absent import absent
 from numad_py.policy.load import load
@@ -131,4 +132,4 @@ def test_doctor_warns_of_what_is_absent(tmp_path: Path, capsys: pytest.CaptureFi
 )
 def test_users_are_asked_for_by_name(name: str, known: bool) -> None:  # noqa: FBT001
     """Odd names are those of nobody."""
-    assert config.user_exists(name) is known
+    assert users.exists(name) is known

@@ -227,7 +227,7 @@ def test_the_name_of_a_user_is_asked_for_once_a_minute(monkeypatch: pytest.Monke
         return names.get(uid)
 
     now_s = 100.0
-    monkeypatch.setattr("numad_py.kernel.procfs._user", name)
+    monkeypatch.setattr("numad_py.kernel.users.name_of", name)
     monkeypatch.setattr("numad_py.kernel.procfs.monotonic_s", lambda: now_s)
     crowd = Crowd()
     crowd.add(5, Proc(uid=77))

@@ -48,8 +48,16 @@ def test_deciding_is_pure(room: str) -> None:
         assert not {m.split(".")[0] for m in imports(path)} & IMPURE, path
 
 
-def test_only_the_kernel_room_uses_ctypes() -> None:
-    """System calls are made in one room."""
+@pytest.mark.parametrize("library", ["ctypes", "pwd", "psutil", "pyudev"])
+def test_only_the_kernel_room_asks_the_system(library: str) -> None:
+    """System calls, users, devices: what other rooms know of the machine they have from there."""
     for path in ROOT.rglob("*.py"):
         if path.parent.name != "kernel":
-            assert "ctypes" not in set(imports(path)), path
+            assert library not in {m.split(".")[0] for m in imports(path)}, path
+
+
+def test_nobody_builds_on_the_command_line() -> None:
+    """Verbs parse, call and print: what another module needs of them is in the wrong room."""
+    for path in ROOT.rglob("*.py"):
+        if path.parent.name != "cli" and path.name != "__main__.py":
+            assert not [m for m in imports(path) if m.startswith("numad_py.cli")], path
