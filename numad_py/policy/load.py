@@ -165,7 +165,8 @@ def _parse(path: Path, raw: bytes, problems: list[str]) -> _File | None:
         problems.append(f"{path}: larger than 1 MiB: not a policy file")
         return None
     try:
-        text = raw.decode()
+        # With a byte order mark or without: editors of Windows put one.
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         problems.append(f"{path}:{line}: not UTF-8 text")

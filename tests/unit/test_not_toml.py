@@ -12,6 +12,7 @@ import tomli
 from numad_py.errors import PolicyError
 from numad_py.policy.lines import syntax_error
 from numad_py.policy.load import load
+from numad_py.policy.schema import Mode
 
 RULE = "[[rule]]\nname = 'a'\ncomm = 'a'\n"
 
@@ -92,6 +93,14 @@ def test_lines_that_end_as_in_windows_are_counted_as_others(tmp_path: Path) -> N
     """The line of a key is its own, and not the first for want of a beginning that parses."""
     told = said(tmp_path, "[daemon]\r\nmode = 'act'\r\nintervall = '5s'\r\n[log]\r\n")
     assert told.startswith("3: daemon.intervall: no such key")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """Editors of Windows begin a file with one; lines and keys are as without it."""
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"\xef\xbb\xbf[daemon]\r\nmode = 'observe'\r\n")
+    assert load(path).daemon.mode is Mode.OBSERVE
+    assert said(tmp_path, "\ufeff[daemon]\nmoed = 'act'\n").startswith("2: daemon.moed: no such")
 
 
 def test_a_line_of_blanks_takes_no_time(tmp_path: Path) -> None:
