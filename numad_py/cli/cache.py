@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from numad_py.act.cached import Cached, bring
@@ -25,6 +26,7 @@ from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.quantity import format_bytes
 from numad_py.model.text import pid_of, printable
+from numad_py.observe.in_time import in_time
 from numad_py.observe.model_files import LEAST_BYTES, ModelFile, model_files
 from numad_py.observe.page_cache import look
 
@@ -71,7 +73,7 @@ def cache(arguments: argparse.Namespace) -> int:
         raise UsageError(msg)
     files = [ModelFile(path) for path in arguments.files]
     if arguments.of is not None:
-        files += model_files(ProcFs(arguments.procfs), _pid(arguments))
+        files += _files_of(ProcFs(arguments.procfs), _pid(arguments))
     if not files and arguments.of is not None:
         msg = f"{arguments.of} maps and names no file of {format_bytes(LEAST_BYTES)} or more"
         raise NumadError(msg)
@@ -99,6 +101,14 @@ def cache(arguments: argparse.Namespace) -> int:
     if refused == len(found):
         return RightsError.exit_code
     return 1 if any(isinstance(cached, str) for _, cached in found) else 0
+
+
+def _files_of(procfs: ProcFs, pid: int) -> tuple[ModelFile, ...]:
+    try:
+        return in_time(partial(model_files, procfs, pid))
+    except TimeoutError as error:
+        msg = f"what process {pid} maps and names: {error}; name the files"
+        raise NumadError(msg) from None
 
 
 def _pid(arguments: argparse.Namespace) -> int:

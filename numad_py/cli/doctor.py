@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from numad_py.model.quantity import format_bytes
 from numad_py.model.text import printable
 from numad_py.model.topology import Topology
 from numad_py.observe.endpoint_check import EndpointCheck, Found, endpoint_checks
+from numad_py.observe.in_time import in_time
 from numad_py.observe.interference import NAMED, interferences
 from numad_py.observe.model_files import path_here
 from numad_py.observe.stray_cache import Resident, Stray, stray_caches
@@ -248,6 +251,9 @@ def _page_cache(
         yield Check("page_cache", "warn", _far_away(stray))
     if seen.barred:
         yield Check("page_cache", "note", "where model files are cached only root is told")
+    if seen.unanswered:
+        text = f"{seen.unanswered}; is a file system there whose server has gone?"
+        yield Check("page_cache", "warn", f"not looked at: {text}")
     if seen.problems:
         count = counted(len(seen.problems), "model file")
         yield Check("page_cache", "note", f"{count} not looked at: {seen.problems[0]}")
@@ -270,7 +276,9 @@ def _far_away(stray: Stray) -> str:
         f"{stray.file.path} of {workers} (at home on node {homes}) is cached far away: "
         f"{about}{where}"
     )
-    path = path_here(stray.file)
+    path = None
+    with contextlib.suppress(TimeoutError):
+        path = in_time(partial(path_here, stray.file))
     # A name that no shell takes as it is shown would be another file's.
     if len(stray.homes) > 1 or path is None or not str(path).isprintable():
         return text

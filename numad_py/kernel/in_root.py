@@ -23,6 +23,7 @@ class InRoot:
 
         Raises:
             OSError: it cannot be; of /proc/PID/root without CAP_SYS_PTRACE.
+            NumadError: on an architecture that ``Syscalls`` does not know.
         """
         self._syscalls = Syscalls()
         self._root = root

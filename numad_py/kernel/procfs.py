@@ -72,9 +72,10 @@ def is_own(root: str | os.PathLike[str]) -> bool:
 class ProcFs(MachineFs):
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
-    Every method but ``entries``, ``cgroup``, ``resctrl_group``, ``pressure``, ``boot_id`` and
-    ``sysctl_int`` raises Vanished where the file is gone, RightsError where it may not be read and
-    Malformed where reading fails in another way or the text is odd.
+    Every method but ``entries``, ``cgroup``, ``resctrl_group``, ``mapped_files``,
+    ``working_folder``, ``pressure``, ``boot_id`` and ``sysctl_int`` raises Vanished where the file
+    is gone, RightsError where it may not be read and Malformed where reading fails in another way
+    or the text is odd.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/proc") -> None:
@@ -300,7 +301,7 @@ class ProcFs(MachineFs):
         """Return the path by which a process's root is reached from here."""
         return self.root / str(pid) / "root"
 
-    def folder(self, pid: int) -> str:
+    def working_folder(self, pid: int) -> str:
         """Return its working folder as it has it itself, ``/`` where that cannot be read.
 
         The kernel tells it below our root.

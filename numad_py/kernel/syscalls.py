@@ -38,7 +38,10 @@ class _OpenHow(ctypes.Structure):
 
 
 class Syscalls:
-    """The calls themselves; no judgement, no pacing. OSError carries errno and the call's name."""
+    """The calls themselves; no judgement, no pacing.
+
+    OSError carries errno, and the name of the call or the path that it was to open.
+    """
 
     def __init__(self) -> None:
         """Bind ``syscall`` of libc.

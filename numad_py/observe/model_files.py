@@ -81,7 +81,7 @@ def _named(procfs: ProcFs, pid: int, inside: InRoot) -> Iterator[str]:
 
     A folder is one for the weights in it.
     """
-    folder = procfs.folder(pid)
+    folder = procfs.working_folder(pid)
     words = procfs.program(pid).cmdline[1:]
     texts = dict.fromkeys(text for word in words for text in (word, word.partition("=")[2]))
     left = MOST_NAMED
@@ -119,5 +119,8 @@ def path_here(file: ModelFile) -> Path | None:
     if file.root is None:
         return file.path
     with contextlib.suppress(OSError), InRoot(file.root) as inside:
-        return inside.path_here(file.path)
+        found = inside.stat(file.path)
+        # Another file may have taken its name.
+        if (found.st_dev, found.st_ino) == file.id:
+            return inside.path_here(file.path)
     return None

@@ -16,15 +16,12 @@ from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.pagecache import CachedFile
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.syscalls import Syscalls
+from numad_py.observe.in_time import in_time
 from numad_py.observe.model_files import ModelFile, model_files
 from numad_py.observe.page_cache import Lies, glimpse
-from numad_py.observe.patience import Patience
 
 MOST_FILES = 64
 """So many are looked at, the largest: some seconds."""
-ANSWER_S = 20.0
-"""A file system that takes longer for a worker's names, or for a file, is taken to be out of reach:
-a look at a file of a server that has gone would last until it is back."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,9 @@ class StraysSeen:
     barred: bool = False
     """Whether something could not be looked at for want of a right."""
     problems: list[str] = field(default_factory=list)
-    """Why others could not be."""
+    """Why other files could not be."""
+    unanswered: str | None = None
+    """At what the look ended because no answer came."""
 
 
 @dataclass
@@ -89,19 +88,19 @@ def stray_caches(
         syscalls: ask where pages are.
         least_bytes: less is not worth a word.
     """
-    seen, patience = StraysSeen(), Patience(ANSWER_S)
-    used = _used(workers, procfs, seen, patience)
+    seen = StraysSeen()
+    used = _used(workers, procfs, seen)
     used.sort(key=lambda one: one.file.size_bytes, reverse=True)
     seen.left_out = len(used[MOST_FILES:])
     for one in used[:MOST_FILES]:
         try:
-            lies = patience.call(partial(_glimpse, one.file, syscalls))
+            lies = in_time(partial(_glimpse, one.file, syscalls))
         except RightsError:
             seen.barred = True
             continue
         except TimeoutError as error:
-            seen.problems.append(f"{one.file.path}: {error}; is its file system there?")
-            continue
+            seen.unanswered = f"{one.file.path}: {error}"
+            break
         except (NumadError, OSError) as error:
             seen.problems.append(str(error))
             continue
@@ -120,22 +119,22 @@ def _glimpse(file: ModelFile, syscalls: Syscalls) -> Lies:
         return glimpse(opened, syscalls)
 
 
-def _used(
-    workers: Iterable[Resident], procfs: ProcFs, seen: StraysSeen, patience: Patience
-) -> list[_Used]:
-    """Return the files that workers name and none maps, each once."""
+def _used(workers: Iterable[Resident], procfs: ProcFs, seen: StraysSeen) -> list[_Used]:
+    """Return the files that workers name and none maps, each once.
+
+    None where those of a worker are not told: it may map any of them, or be at home where they are.
+    """
     files: dict[tuple[int, int], _Used] = {}
     homeless: set[tuple[int, int]] = set()
     for worker in workers:
         try:
-            of_worker = patience.call(partial(model_files, procfs, worker.pid))
+            of_worker = in_time(partial(model_files, procfs, worker.pid))
         except RightsError:
             seen.barred = True
-            continue
+            return []
         except TimeoutError as error:
-            why = "does a file system that its arguments name not answer?"
-            seen.problems.append(f"files of {worker.label}: {error}; {why}")
-            continue
+            seen.unanswered = f"what {worker.label} maps and names: {error}"
+            return []
         except NumadError:
             # It has ended.
             continue

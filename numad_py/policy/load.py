@@ -168,7 +168,7 @@ def _parse(path: Path, raw: bytes, problems: list[str]) -> _File | None:
         # With a byte order mark or without: editors of Windows put one.
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         problems.append(f"{path}:{line}: not UTF-8 text")
         return None
     if not text.strip():

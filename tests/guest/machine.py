@@ -19,8 +19,8 @@ from tests.guest.topology import TOPOLOGIES
 
 BOOT_LIMIT_S = 300
 _KVM_LIMIT_S = 10
-_EMULATED_CPU = "max,-erms"
-"""Without enhanced rep movsb and stosb: processors have them in microcode, while the emulator goes
+_EMULATED_CPU = "max,-erms,-fsrm"
+"""Without fast rep movsb and stosb: processors have them in microcode, while the emulator goes
 byte by byte. Kernels that see them clear pages by them, and Linux 6.12 copies a page that moves by
 them (folio_mc_copy, mm/util.c): 2 MiB took 28 ms that take 2 ms by other instructions."""
 _KERNEL_LINE = (

@@ -101,6 +101,9 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf[daemon]\r\nmode = 'observe'\r\n")
     assert load(path).daemon.mode is Mode.OBSERVE
     assert said(tmp_path, "\ufeff[daemon]\nmoed = 'act'\n").startswith("2: daemon.moed: no such")
+    path.write_bytes(b"\xef\xbb\xbf\n\xff")
+    with pytest.raises(PolicyError, match=r"p\.toml:2: not UTF-8"):
+        load(path)
 
 
 def test_a_line_of_blanks_takes_no_time(tmp_path: Path) -> None:

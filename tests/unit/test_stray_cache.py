@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
@@ -62,26 +61,6 @@ def pid(model: Path) -> Iterator[int]:
     """Run a process that names the file, and has read it rather than mapped."""
     with process(READS, str(model)) as found:
         yield found
-
-
-@contextlib.contextmanager
-def silent(folder: Path) -> Iterator[None]:
-    """Mount a file system (FUSE) of which nobody answers a call."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        device = os.open("/dev/fuse", os.O_RDWR)
-    except OSError as error:
-        pytest.skip(f"no FUSE here: {error}")
-    options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
-    try:
-        if libc.mount(b"silent", os.fsencode(folder), b"fuse", 0, options):
-            pytest.skip(f"FUSE cannot be mounted here: {os.strerror(ctypes.get_errno())}")
-        try:
-            yield
-        finally:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
-    finally:
-        os.close(device)
 
 
 def lies(model: Path) -> dict[int, int]:
@@ -198,21 +177,6 @@ def test_who_has_ended_is_left_out(model: Path, pid: int) -> None:
     assert seen(at_home((1 << 22) + 1, FAR)).looked_at == 0
     model.unlink()
     assert seen(at_home(pid, FAR)).looked_at == 0
-
-
-@as_root
-def test_a_file_system_that_does_not_answer_is_waited_for_only_so_long(
-    model: Path, pid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One whose server has gone: it is told of, and the other workers are looked at."""
-    monkeypatch.setattr(stray_cache, "ANSWER_S", 1.0)
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    with silent(folder), process("", str(folder / "model.gguf")) as hangs:
-        found = stray_caches([*at_home(hangs, FAR), *at_home(pid, FAR)], ProcFs(), Syscalls(), MIB)
-        assert [stray.file.path for stray in found.strays] == [model]
-        (problem,) = found.problems
-        assert problem.startswith("files of w/0: no answer within 1 s; does a file system")
 
 
 @as_root
