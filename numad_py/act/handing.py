@@ -35,6 +35,8 @@ class Result:
     """A negative errno by address, of pages that did not move; -EBUSY where nothing was said."""
     no_room: bool = False
     """The target got full in the middle."""
+    along: int | None = None
+    """Pages that moved with the first one of their huge page; None: that was not tried."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Hands:
             self._call(heads, result)
             after = Pages(pages.addresses, self._nodes_of(pages.addresses), pages.page_bytes)
             result.moved += after.nodes.count(self.target)
+            result.along = max(0, result.moved - len(heads))
             pages = after.on(self.source)
             refused = set(heads).intersection(pages.addresses)
         if not refused:

@@ -29,6 +29,9 @@ BARREN_CHUNKS = 3
 SAMPLED = 32
 """Of a chunk that was wholly on one node by the last look so many pages are asked for: where more
 than a tenth have come home by themselves since, one of these has in 29 cases of 30."""
+MOST_UNTRIED = 8
+"""Where two chunks have had no huge page, it is tried ever more seldom whether there are some, in
+each such chunk at last: that takes a call and a query more, and a third of the time."""
 SPARSE = 256
 """Where so many times as much is looked through as is there, it is looked through faster."""
 ASKED_BYTES = 64 << 20
@@ -50,6 +53,25 @@ class _Area:
     """That may be moved in the next chunk."""
     dense_until: int = 0
     """Up to there more is remote than a chunk may have, as was seen when much was asked for."""
+
+    small: int = 0
+    """How many chunks in a row had no huge page when that was tried."""
+    untried: int = 0
+    """Chunks since it was tried last."""
+
+    def try_huge(self) -> bool:
+        """Say whether the next chunk is to be taken to have transparent huge pages.
+
+        Nothing tells where they are but smaps, which walks over all of them. Where some are after
+        all, each moves with its first page, and the others count as moved.
+        """
+        if not self.found.may_be_thp:
+            return False
+        self.untried += 1
+        if self.untried < min(2 ** max(0, self.small - 1), MOST_UNTRIED):
+            return False
+        self.untried = 0
+        return True
 
     def is_sparse(self, start: int, end: int) -> bool:
         """Say whether next to nothing is to be met in what is left of a part."""
@@ -201,7 +223,7 @@ class Walk:
         for source, remote in found.items():
             if remote and not self._spent(source):
                 area.left[source] = max(0, area.left.get(source, 0) - remote.total_bytes)
-                refused |= self._move(source, remote, area.found)
+                refused |= self._move(source, remote, area)
         moved_bytes = self.tally.moved_bytes - moved_before
         area.kept |= moved_bytes < remote_bytes
         self.pace.after(moved_bytes, clock.monotonic_s() - began_s, duty_share)
@@ -267,16 +289,18 @@ class Walk:
         """Say whether all has gone back that a move had brought: what was there before stays."""
         return self.decision.give_back and all(left <= 0 for _, left in self._budget[source])
 
-    def _move(self, source: int, remote: Pages, found: Range) -> bool:
+    def _move(self, source: int, remote: Pages, area: _Area) -> bool:
         """Move what a chunk has on one node, and count it; say whether any of it refused."""
-        tally, page_bytes = self.tally, remote.page_bytes
+        tally, page_bytes, found = self.tally, remote.page_bytes, area.found
         target = self._target(source, remote.total_bytes, found.huge_bytes)
         if target is None:
             tally.pages[PageStatus.NO_ROOM] += len(remote)
             return False
         pid = self.decision.worker.pid
         hands = Hands(self.syscalls, pid, source, target, shared=found.shared)
-        result = hands.move(remote, huge=found.may_be_thp)
+        result = hands.move(remote, huge=area.try_huge())
+        if result.along is not None:
+            area.small = 0 if result.along else area.small + 1
         moved_bytes = result.moved * page_bytes
         tally.pages[PageStatus.MOVED] += result.moved
         tally.moved[source, target] += moved_bytes

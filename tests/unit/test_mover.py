@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from numad_py.act.tally import Tally
+from numad_py.act.walk import MOST_UNTRIED
 from numad_py.model.outcome import End, PageStatus
 from tests.fake_tree import PAGE
 from tests.unit.fake_kernel import BASE, MIB, THP, Area, Bar, FakeKernel
@@ -157,6 +158,22 @@ def test_huge_pages_behind_small_ones_are_handed_in_by_one_address_too() -> None
     tally = home(kernel, chunked(4 * MIB))
     assert_all_home(kernel, tally)
     assert sum(address >= BASE + 4 * MIB for address in kernel.tries().elements()) <= 6
+
+
+def test_where_there_are_no_huge_pages_that_is_tried_ever_more_seldom() -> None:
+    """Of 40 chunks 8 are asked twice; huge pages that come late all go home, counted once."""
+    kernel = FakeKernel()
+    kernel.area(BASE, 224 * MIB)
+    kernel.fill(BASE, 160 * MIB, 1)
+    kernel.fill(BASE + 160 * MIB, 64 * MIB, 1, folio=THP)
+    tally = home(kernel, chunked(4 * MIB))
+    assert_all_home(kernel, tally)
+    early = sum(calls for address, calls in kernel.tries().items() if address < BASE + 160 * MIB)
+    assert early == 160 * MIB // PAGE
+    asked = [call for call in kernel.calls if max(call.addresses) < BASE + 160 * MIB]
+    assert len(asked) == 40 + 8
+    late = sum(calls for address, calls in kernel.tries().items() if address >= BASE + 160 * MIB)
+    assert late <= (MOST_UNTRIED - 1) * 1024 * 2 + 32
 
 
 @pytest.mark.parametrize(
