@@ -14,9 +14,6 @@ from tests.guest.workers import Workers
 
 SIZE = "1GiB"
 HOME_WITHIN_S = 30
-SLOW_HOME_WITHIN_S = 90
-"""For huge pages on Linux 6.12 under emulation: moving a GiB takes anything from 4 to 28 s there,
-by migratepages as well."""
 CASES = [
     ("bookworm-n4c8", "never"),
     ("bookworm-n4c8", "always"),
@@ -58,11 +55,9 @@ def test_strays_come_home_and_all_is_given_back(guest: Machine, workers: Workers
     service = Service(guest)
     service.start()
     homes = {stray.name: stray.homes for stray in scenario if stray.homes}
-    slow = guest.release == "trixie" and thp == "always"
-    limit_s = SLOW_HOME_WITHIN_S if slow else HOME_WITHIN_S
-    seconds = workers.wait_home(homes, limit_s)
+    seconds = workers.wait_home(homes, HOME_WITHIN_S)
     print(f"{guest.name} thp={thp}: seconds until home {seconds}")
-    assert all(at is not None and at <= limit_s for at in seconds.values()), seconds
+    assert all(at is not None and at <= HOME_WITHIN_S for at in seconds.values()), seconds
 
     metrics, masks, lie = workers.metrics(), workers.masks(*NAMES), workers.residencies(*NAMES)
     assert masks["a"] == before["a"]
