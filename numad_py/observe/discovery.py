@@ -149,10 +149,8 @@ class Discovery:
         """
         inodes = self._procfs.entries()
         ended = self._known.ended(inodes)
-        for parent in {self._known.forget(pid) for pid in ended}:
+        for parent in {self._forget(pid) for pid in ended}:
             self._known.stir(parent, now_s)
-        for pid in ended:
-            self._procfs.forget(pid)
         for waiting in (self._waiting, self._renewed):
             for pid in waiting.keys() - inodes.keys():
                 del waiting[pid]
@@ -165,6 +163,11 @@ class Discovery:
                 self._waiting[pid] = None
         self._inodes, self._forks, self._listed_at_s = inodes, forks, now_s
 
+    def _forget(self, pid: int) -> int | None:
+        """Drop a process that has ended, and what is open of it; return its parent's pid."""
+        self._procfs.forget(pid)
+        return self._known.forget(pid)
+
     def _read_workers(self, now_s: float, between: Callable[[], None]) -> None:
         """Read each worker's stat, whatever it costs; judge at once who is another than before."""
         for pid in self._known.workers():
@@ -175,7 +178,7 @@ class Discovery:
             try:
                 stat = self._procfs.stat_often(pid)
             except Vanished:
-                self._known.forget(pid)
+                self._forget(pid)
                 continue
             except (Malformed, RightsError):
                 self._judge(pid, now_s)
@@ -216,7 +219,7 @@ class Discovery:
         try:
             stat = self._procfs.stat(pid)
         except Vanished:
-            self._known.forget(pid)
+            self._forget(pid)
             return
         except (Malformed, RightsError):
             stat = None
@@ -245,7 +248,7 @@ class Discovery:
                 return
             program = hash(self._procfs.program(pid))
         except Vanished:
-            self._known.forget(pid)
+            self._forget(pid)
             return
         except (Malformed, RightsError):
             self._judge(pid, now_s)
@@ -272,7 +275,7 @@ class Discovery:
         try:
             info = self._procfs.process(pid)
         except Vanished:
-            self._known.forget(pid)
+            self._forget(pid)
             return
         except (Malformed, RightsError):
             unread = before is not None and before.start_ticks is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import subprocess
 import threading
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import pytest
 from numad_py.errors import Vanished
 from numad_py.kernel.files import Files
 from numad_py.kernel.procfs import ProcFs
+from numad_py.observe.discovery import Discovery
+from numad_py.policy.schema import Policy, Rule
 
 
 def test_a_file_is_not_closed_while_another_thread_reads_it(
@@ -80,3 +85,37 @@ def test_a_file_that_cannot_be_read_is_closed_and_does_not_hang_the_next(tmp_pat
     with pytest.raises(Vanished):
         files._read_often("absent")
     assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
+def test_nothing_stays_open_of_a_worker_that_ends_in_the_middle_of_a_look() -> None:
+    """It was read at first and is gone when it is judged again: no later look asks for it."""
+    policy = Policy(rules=(Rule("s", "test:1", cmdline=(re.compile(r"^sleep 1000\.0317$"),)),))
+    procfs = ProcFs()
+    procfs.keep_open()
+    discovery = Discovery(procfs, policy)
+    with subprocess.Popen(["sleep", "1000.0317"]) as worker:
+        stat = Path(f"/proc/{worker.pid}/stat")
+        discovery.look(1.0)
+        discovery.look(2.0)
+        assert stat in open_files()
+        discovery.use(policy)
+        calls = 0
+
+        def between() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                worker.kill()
+                worker.wait()
+
+        assert discovery.look(3.0, between=between).workers == ()
+        assert stat not in open_files()
+
+
+def open_files() -> set[Path]:
+    """Return what this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(descriptor.readlink())
+    return found
