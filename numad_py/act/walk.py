@@ -31,7 +31,7 @@ SAMPLED = 32
 than a tenth have come home by themselves since, one of these has in 29 cases of 30."""
 MOST_UNTRIED = 8
 """Where two chunks have had no huge page, it is tried ever more seldom whether there are some, in
-each such chunk at last: that takes a call and a query more, and a third of the time."""
+one chunk of so many at last: that takes a call and a query more."""
 SPARSE = 256
 """Where so many times as much is looked through as is there, it is looked through faster."""
 ASKED_BYTES = 64 << 20
@@ -53,14 +53,13 @@ class _Area:
     """That may be moved in the next chunk."""
     dense_until: int = 0
     """Up to there more is remote than a chunk may have, as was seen when much was asked for."""
-
     small: int = 0
     """How many chunks in a row had no huge page when that was tried."""
     untried: int = 0
     """Chunks since it was tried last."""
 
-    def try_huge(self) -> bool:
-        """Say whether the next chunk is to be taken to have transparent huge pages.
+    def next_tries_huge(self) -> bool:
+        """Count the next chunk, and say whether it is to be tried for transparent huge pages.
 
         Nothing tells where they are but smaps, which walks over all of them. Where some are after
         all, each moves with its first page, and the others count as moved.
@@ -72,6 +71,11 @@ class _Area:
             return False
         self.untried = 0
         return True
+
+    def tried_huge(self, along: int | None) -> None:
+        """Learn from a chunk how many pages moved with others; None: it was not tried."""
+        if along is not None:
+            self.small = 0 if along else self.small + 1
 
     def is_sparse(self, start: int, end: int) -> bool:
         """Say whether next to nothing is to be met in what is left of a part."""
@@ -298,9 +302,8 @@ class Walk:
             return False
         pid = self.decision.worker.pid
         hands = Hands(self.syscalls, pid, source, target, shared=found.shared)
-        result = hands.move(remote, huge=area.try_huge())
-        if result.along is not None:
-            area.small = 0 if result.along else area.small + 1
+        result = hands.move(remote, huge=area.next_tries_huge())
+        area.tried_huge(result.along)
         moved_bytes = result.moved * page_bytes
         tally.pages[PageStatus.MOVED] += result.moved
         tally.moved[source, target] += moved_bytes

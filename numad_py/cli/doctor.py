@@ -276,11 +276,13 @@ def _far_away(stray: Stray) -> str:
         f"{stray.file.path} of {workers} (at home on node {homes}) is cached far away: "
         f"{about}{where}"
     )
+    if len(stray.homes) > 1:
+        return text
     path = None
     with contextlib.suppress(TimeoutError):
         path = in_time(partial(path_here, stray.file))
     # A name that no shell takes as it is shown would be another file's.
-    if len(stray.homes) > 1 or path is None or not str(path).isprintable():
+    if path is None or not str(path).isprintable():
         return text
     return f"{text}; to bring it home: numad-py cache {shlex.quote(str(path))} --to {homes}"
 

@@ -69,19 +69,25 @@ class InRoot:
         with self._opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK) as descriptor:
             return os.listdir(descriptor)
 
-    def path_here(self, path: str | Path) -> Path | None:
-        """Return a path without links by which this process reaches what a path names there.
+    def path_here(self, path: str | Path, file: tuple[int, int]) -> Path | None:
+        """Return a path without links by which this process reaches a file.
 
-        In a container with mounts of its own the kernel tells it below that one's root. None: this
-        process has no path to it, or it is gone.
+        In a container with mounts of its own the kernel tells it below that one's root.
+
+        Args:
+            path: that it has there.
+            file: its device and inode, as stat has them: another one may have taken its name.
+
+        Returns:
+            None: this process has no path to it, or it is gone.
         """
         with contextlib.suppress(OSError):
             with self._opened(path, os.O_PATH) as descriptor:
-                there = os.fstat(descriptor)
                 real = Path(f"/proc/self/fd/{descriptor}").readlink()
             for here in (real, self._root / str(real).lstrip("/")):
                 with contextlib.suppress(OSError):
-                    if os.path.samestat(here.stat(), there):
+                    found = here.stat()
+                    if (found.st_dev, found.st_ino) == file:
                         return here
         return None
 

@@ -119,8 +119,5 @@ def path_here(file: ModelFile) -> Path | None:
     if file.root is None:
         return file.path
     with contextlib.suppress(OSError), InRoot(file.root) as inside:
-        found = inside.stat(file.path)
-        # Another file may have taken its name.
-        if (found.st_dev, found.st_ino) == file.id:
-            return inside.path_here(file.path)
+        return inside.path_here(file.path, file.id)
     return None

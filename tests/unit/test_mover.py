@@ -149,25 +149,25 @@ def test_areas_without_remote_pages_are_not_looked_at() -> None:
     assert kernel.queried == 0
 
 
+def huge_behind_small(small_bytes: int, huge_bytes: int) -> FakeKernel:
+    """Bring an area home in chunks of two blocks, small pages first; return what did it."""
+    kernel = FakeKernel()
+    kernel.area(BASE, small_bytes + huge_bytes)
+    kernel.fill(BASE, small_bytes, 1)
+    kernel.fill(BASE + small_bytes, huge_bytes, 1, folio=THP)
+    assert_all_home(kernel, home(kernel, chunked(4 * MIB)))
+    return kernel
+
+
 def test_huge_pages_behind_small_ones_are_handed_in_by_one_address_too() -> None:
     """That the first chunk of an area held none says nothing of the others."""
-    kernel = FakeKernel()
-    kernel.area(BASE, 16 * MIB)
-    kernel.fill(BASE, 4 * MIB, 1)
-    kernel.fill(BASE + 4 * MIB, 12 * MIB, 1, folio=THP)
-    tally = home(kernel, chunked(4 * MIB))
-    assert_all_home(kernel, tally)
+    kernel = huge_behind_small(4 * MIB, 12 * MIB)
     assert sum(address >= BASE + 4 * MIB for address in kernel.tries().elements()) <= 6
 
 
 def test_where_there_are_no_huge_pages_that_is_tried_ever_more_seldom() -> None:
     """Of 40 chunks 8 are asked twice; huge pages that come late all go home, counted once."""
-    kernel = FakeKernel()
-    kernel.area(BASE, 224 * MIB)
-    kernel.fill(BASE, 160 * MIB, 1)
-    kernel.fill(BASE + 160 * MIB, 64 * MIB, 1, folio=THP)
-    tally = home(kernel, chunked(4 * MIB))
-    assert_all_home(kernel, tally)
+    kernel = huge_behind_small(160 * MIB, 64 * MIB)
     early = sum(calls for address, calls in kernel.tries().items() if address < BASE + 160 * MIB)
     assert early == 160 * MIB // PAGE
     asked = [call for call in kernel.calls if max(call.addresses) < BASE + 160 * MIB]
