@@ -45,6 +45,14 @@ def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
     return found
 
 
+def count_of(node: int, nodes: array[int]) -> int:
+    """Return how many of these are this one.
+
+    Two arrays are compared without an object for each number; mostly all pages are alike.
+    """
+    return len(nodes) if nodes == array("i", [node]) * len(nodes) else nodes.count(node)
+
+
 @dataclass(frozen=True)
 class Pages:
     """Pages in order of address."""
@@ -74,7 +82,7 @@ class Pages:
 
     def on(self, node: int) -> Pages:
         """Return those on a node."""
-        count = self.nodes.count(node)
+        count = count_of(node, self.nodes)
         if count == len(self):
             return self
         if not count:

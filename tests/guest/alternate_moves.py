@@ -16,6 +16,7 @@ import os
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,25 @@ from tests.guest.probe import residency
 
 REST_S = 0.5
 """After each move: what was under way is logged."""
+
+
+class Timed(Syscalls):
+    """The kernel's calls, and how long move_pages(2) itself takes."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        super().__init__()
+        self.moving_s = 0.0
+
+    def move_pages(
+        self, pid: int, addresses: array[int], targets: array[int], *, shared: bool = False
+    ) -> tuple[int, array[int]]:
+        """Move pages, and add how long that took."""
+        began_s = time.monotonic()
+        try:
+            return super().move_pages(pid, addresses, targets, shared=shared)
+        finally:
+            self.moving_s += time.monotonic() - began_s
 
 
 def decision(worker: WorkerId, source: int, target: int, size: int) -> Decision:
@@ -60,14 +80,15 @@ def move(
     if way is None:
         Syscalls().migrate_pages(worker.pid, {source}, {target})
         return {}
-    tally = Tally()
-    mover = Mover(ProcFs(), Syscalls(), lambda _node, _page_bytes: 1 << 60, threading.Event())
+    tally, syscalls = Tally(), Timed()
+    mover = Mover(ProcFs(), syscalls, lambda _node, _page_bytes: 1 << 60, threading.Event())
     policy = replace(MigrationPolicy(), **way)
     mover.move(decision(worker, source, target, size), policy, tally)
     return {
         "end": tally.end.value,
         "chunks": tally.chunks,
         "longest_chunk_s": tally.longest_chunk_s,
+        "move_pages_s": syscalls.moving_s,
     }
 
 

@@ -131,6 +131,24 @@ def test_a_huge_page_is_handed_in_by_one_of_its_addresses() -> None:
     assert sum(call.local for call in kernel.calls) == 0
 
 
+def test_a_few_pages_tell_whether_a_huge_page_moved() -> None:
+    """To ask for each would take a third as long as the move; one in 20 is more than it takes."""
+    kernel = FakeKernel()
+    kernel.area(BASE, 64 * MIB)
+    kernel.fill(BASE, 64 * MIB, 1, folio=THP)
+    assert_all_home(kernel, home(kernel))
+    assert kernel.queried < 64 * MIB // PAGE // 20
+
+
+@pytest.mark.parametrize("folio", [16 * KIB, 64 * KIB, 512 * KIB, MIB])
+def test_folios_between_a_page_and_a_block_arrive_and_count_once(folio: int) -> None:
+    """With the first page of a block a part of it moves; that is no huge page."""
+    kernel = FakeKernel()
+    kernel.area(BASE, 16 * MIB)
+    kernel.fill(BASE, 16 * MIB, 1, folio=folio)
+    assert_all_home(kernel, home(kernel))
+
+
 def test_a_hugetlb_page_is_one_page() -> None:
     """Pages are counted in the size of their area."""
     kernel = FakeKernel()
