@@ -22,8 +22,9 @@ from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
 from numad_py.model.outcome import PageStatus
 
-PROBED = 8
-"""Pages of a block of 2 MiB, spread over it, that tell whether it was a huge page."""
+SPREAD = 8
+"""Pages of a block of 2 MiB, evenly over it, that tell with its second and its last page whether it
+was a huge page."""
 _FINAL = frozenset({-errno.EACCES, -errno.ENOENT, -errno.EFAULT})
 """Answers that a second try would not change: shared, not there, not mapped."""
 
@@ -65,13 +66,8 @@ class Hands:
         refused: set[int] = set()
         if huge and (heads := pages.block_heads()):
             self._call(heads, result)
-            after = self._after(pages, heads)
-            result.moved += count_of(self.target, after.nodes)
+            result.moved, pages, refused = self._after(pages, heads)
             result.along = max(0, result.moved - len(heads))
-            if result.moved == len(pages):
-                return result
-            pages = after.on(self.source)
-            refused = set(heads).intersection(pages.addresses)
         if not refused:
             stayed = self._attempt(pages.addresses, result)
             self._attempt_again(stayed, (), result)
@@ -88,35 +84,45 @@ class Hands:
         self._attempt_again(stayed, fresh, result)
         return result
 
-    def _after(self, pages: Pages, heads: array[int]) -> Pages:
-        """Return where pages are now that the first one of each block was handed in.
+    def _after(self, pages: Pages, heads: array[int]) -> tuple[int, Pages, set[int]]:
+        """Look at blocks whose first pages were handed in.
 
-        A few pages of a block tell: with a huge page all have moved, of small ones the first alone,
-        and where they differ all are asked for. To ask for each would take a third as long as the
-        move. Another's page between those few would be taken to have moved too; it is found when
-        the worker is measured again.
+        A few pages of a block tell: with a huge page all have moved; of small ones the first alone,
+        and the second of a larger folio; where they differ all are asked for. To ask for each would
+        take a third as long as the move. Should a few of another folio stand between those, they
+        are taken for what those are, and found when the worker is measured again.
+
+        Returns:
+            How many pages have moved; those that are on the source, of no block too; and which of
+            the first pages are among these.
         """
         block_pages = THP_BYTES // pages.page_bytes
-        offsets = [*range(0, block_pages, -(-block_pages // PROBED)), block_pages - 1]
+        step = -(-block_pages // SPREAD)
+        offsets = [0, 1, *range(step, block_pages, step), block_pages - 1]
         probes = array("Q", (head + at * pages.page_bytes for head in heads for at in offsets))
         answers = self._nodes_of(probes)
-        whole = array("i", [self.target]) * block_pages
-        all_along = count_of(self.target, answers) == len(answers)
-        if all_along and len(pages) == len(heads) * block_pages:
-            return Pages(pages.addresses, whole * len(heads), pages.page_bytes)
-        nodes = pages.nodes[:]
+        moved, left, refused, behind = 0, array("Q"), set(), 0
         for number, head in enumerate(heads):
             first, *others = answers[number * len(offsets) : (number + 1) * len(offsets)]
-            at = bisect_left(pages.addresses, head)
-            block = slice(at, at + block_pages)
-            along = others.count(self.target)
-            if first == self.target and along == len(others):
-                nodes[block] = whole
-            elif along or others.count(self.source) < len(others):
-                nodes[block] = self._nodes_of(pages.addresses[block])
+            at = bisect_left(pages.addresses, head, behind)
+            left += pages.addresses[behind:at]
+            behind = at + block_pages
+            block = pages.addresses[at:behind]
+            if first == self.target and others.count(first) == len(others):
+                moved += block_pages
+            elif others.count(self.source) == len(others):
+                moved += first == self.target
+                left += block if first == self.source else block[1:]
             else:
-                nodes[at] = first
-        return Pages(pages.addresses, nodes, pages.page_bytes)
+                asked = Pages(block, self._nodes_of(block), pages.page_bytes)
+                moved += asked.nodes.count(self.target)
+                left += asked.on(self.source).addresses
+                first = asked.nodes[0]
+            if first == self.source:
+                refused.add(head)
+        left += pages.addresses[behind:]
+        nodes = array("i", [self.source]) * len(left)
+        return moved, Pages(left, nodes, pages.page_bytes), refused
 
     def _attempt_again(self, stayed: dict[int, int], fresh: Iterable[int], result: Result) -> None:
         """Try once more what a second try may move, and pages that had none yet."""
@@ -137,21 +143,21 @@ class Hands:
             result.moved += moved
             if moved == len(waiting):
                 break
-            told = {
-                address: said if said < 0 else -errno.EBUSY
-                for address, said in zip(waiting, status, strict=True)
+            answers = list(zip(waiting, status, strict=True))
+            # A page that was there already is told of, too, and ends a batch as one that refuses.
+            told = [address for address, said in answers if said != UNWRITTEN]
+            stayed.update(
+                (address, said if said < 0 else -errno.EBUSY)
+                for address, said in answers
                 if said not in {UNWRITTEN, self.target}
-            }
-            stayed.update(told)
-            last_told = max(told, default=0)
-            unsaid = array(
-                "Q", (a for a, said in zip(waiting, status, strict=True) if said == UNWRITTEN)
             )
+            unsaid = array("Q", (address for address, said in answers if said == UNWRITTEN))
             nodes = self._nodes_of(unsaid)
             result.moved += nodes.count(self.target)
             left = [a for a, n in zip(unsaid, nodes, strict=True) if n == self.source]
             # Of the last batch alone no more can have failed than it holds: more means that the
             # call ended earlier, at the last page that was told.
+            last_told = told[-1] if told else 0
             behind = sum(1 for address in waiting if address > last_told)
             waiting = array("Q")
             if told and not_done > behind and not result.no_room:

@@ -46,11 +46,12 @@ def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
 
 
 def count_of(node: int, nodes: array[int]) -> int:
-    """Return how many of these are this one.
+    """Return how many pages are on a node.
 
-    Two arrays are compared without an object for each number; mostly all pages are alike.
+    Mostly all are; that is seen without making an object of each number.
     """
-    return len(nodes) if nodes == array("i", [node]) * len(nodes) else nodes.count(node)
+    alike = array("i", [node]) * len(nodes)
+    return len(nodes) if nodes == alike else nodes.count(node)
 
 
 @dataclass(frozen=True)

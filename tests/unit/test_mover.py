@@ -149,6 +149,51 @@ def test_folios_between_a_page_and_a_block_arrive_and_count_once(folio: int) -> 
     assert_all_home(kernel, home(kernel))
 
 
+@pytest.mark.parametrize("folio", [8 * KIB, 64 * KIB, 256 * KIB])
+def test_what_moves_beside_a_pinned_page_is_no_refusal(folio: int) -> None:
+    """What came along with the first page of a block is there, whatever its folio's size."""
+    kernel = FakeKernel()
+    kernel.area(BASE, 2 * THP)
+    kernel.fill(BASE, THP, 1)
+    kernel.fill(BASE + 5 * PAGE, PAGE, 1, bar=Bar.PINNED)
+    kernel.fill(BASE + THP, THP, 1, folio=folio)
+    tally = home(kernel)
+    assert tally.moved == kernel.moved == {(1, 0): 2 * THP - PAGE}
+    assert tally.refused_bytes == {1: PAGE}
+
+
+@pytest.mark.parametrize("small", [1, 2, 63, 64, 300])
+def test_small_pages_before_huge_ones_that_begin_inside_of_blocks_arrive(small: int) -> None:
+    """As mremap leaves them: the next block's first page takes most of a block along."""
+    kernel = FakeKernel()
+    kernel.area(BASE, 4 * THP)
+    kernel.fill(BASE, small * PAGE, 1)
+    kernel.fill(BASE + small * PAGE, 3 * THP, 1, folio=THP)
+    kernel.fill(BASE + small * PAGE + 3 * THP, THP - small * PAGE, 1)
+    tally = home(kernel)
+    assert kernel.bytes_on(1) == 0
+    assert tally.end is End.DONE
+    assert not tally.refused_bytes
+
+
+def test_a_page_that_comes_home_in_the_middle_costs_no_other() -> None:
+    """It is told of as one that has moved, and ends the batch: what is behind it is tried, too."""
+    kernel = FakeKernel()
+    kernel.area(BASE, 2 * THP)
+    kernel.fill(BASE, 2 * THP, 1)
+    for pinned in (5, 512):
+        kernel.fill(BASE + pinned * PAGE, PAGE, 1, bar=Bar.PINNED)
+
+    def comes_home(call: int) -> None:
+        if not call:
+            kernel.folios[BASE + 100 * PAGE].node = 0
+
+    kernel.on_call = comes_home
+    tally = home(kernel)
+    assert kernel.bytes_on(1) == 2 * PAGE
+    assert tally.refused_bytes == {1: 2 * PAGE}
+
+
 def test_a_hugetlb_page_is_one_page() -> None:
     """Pages are counted in the size of their area."""
     kernel = FakeKernel()
