@@ -115,6 +115,8 @@ class Run:
     """Of all others but the workers, beyond the quiet window's rate."""
     workers_kernel_cpu_s: float
     """Of the workers in the kernel, beyond what their passes take in the quiet window."""
+    work: float
+    """Passes a second that the workers made meanwhile, as a share of those in the quiet window."""
     busy_cpus: float
     """That were busy in the quiet window."""
     kept: bool
@@ -146,6 +148,7 @@ class Run:
             own_cpu_s=found["own_cpu_s"],
             others_cpu_s=_others_s(found),
             workers_kernel_cpu_s=_workers_kernel_s(found),
+            work=_work(found),
             busy_cpus=found["quiet"]["all_s"] / found["quiet_s"],
             kept=all(worker["kept_its_cpus"] for worker in workers),
         )
@@ -165,7 +168,8 @@ class Run:
             f"{time}, worst pass {self.worst_ms:.0f} ms, at most {self.stall:.1f} times a worker's "
             f"quiet p99 ({self.quiet_p99_ms:.0f} ms), p99 {self.p99_stall:.1f} times, its own CPU "
             f"{self.own_cpu_s:.1f} s, of others {self.others_cpu_s:+.1f} s, of the workers in the "
-            f"kernel {self.workers_kernel_cpu_s:+.1f} s{pins}"
+            f"kernel {self.workers_kernel_cpu_s:+.1f} s, passes at {self.work:.0%} of the quiet "
+            f"rate{pins}"
         )
 
 
@@ -181,12 +185,18 @@ def _workers_kernel_s(found: Mapping[str, Any]) -> float:
 
     Automatic balancing works in their faults; and whoever unmaps pages lets them fault.
     """
-    passes = {
-        at: sum(worker[at]["passes"] for worker in found["workers"] if worker[at])
-        for at in ("quiet", "moving")
-    }
-    by_pass = found["quiet"]["workers_kernel_s"] / max(1, passes["quiet"])
-    return float(found["moving"]["workers_kernel_s"] - by_pass * passes["moving"])
+    by_pass = found["quiet"]["workers_kernel_s"] / max(1, _passes(found, "quiet"))
+    return float(found["moving"]["workers_kernel_s"] - by_pass * _passes(found, "moving"))
+
+
+def _work(found: Mapping[str, Any]) -> float:
+    """Return the rate of passes while memory moved, by that of the quiet window."""
+    quiet = _passes(found, "quiet") / found["quiet_s"]
+    return float(_passes(found, "moving") / found["window_s"] / quiet)
+
+
+def _passes(found: Mapping[str, Any], window: str) -> int:
+    return sum(worker[window]["passes"] for worker in found["workers"] if worker[window])
 
 
 def put(guest: Machine) -> None:

@@ -50,6 +50,7 @@ def rows(setting: Setting, runs: Runs) -> Iterator[Row]:
     yield from times(setting, runs)
     yield from waits(setting, runs)
     yield from costs(setting, runs)
+    yield from work(setting, runs)
 
 
 def times(setting: Setting, runs: Runs) -> Iterator[Row]:
@@ -121,3 +122,14 @@ def costs(setting: Setting, runs: Runs) -> Iterator[Row]:
     )
     theirs_s = runs[MIGRATEPAGES].own_cpu_s if MIGRATEPAGES in runs else None
     yield setting.row("CPU", ours.own_cpu_s, theirs_s, "s", note)
+
+
+def work(setting: Setting, runs: Runs) -> Iterator[Row]:
+    """How much the workers got done meanwhile: who stops them has their CPUs for himself."""
+    ours, theirs = runs[UNPACED], runs.get(MIGRATEPAGES)
+    told = "; ".join(f"{each.title} {runs[each].work:.0%}" for each in CONTENDERS if each in runs)
+    note = (
+        f"passes a second by those of the quiet window: {told}; ours: unpaced; theirs: migratepages"
+    )
+    figures = 100 * ours.work, None if theirs is None else 100 * theirs.work
+    yield setting.row("work meanwhile", *figures, "%", note)

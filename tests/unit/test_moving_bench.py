@@ -108,6 +108,13 @@ def test_cpu_time_is_what_goes_beyond_the_quiet_window() -> None:
     assert run.workers_kernel_cpu_s == pytest.approx(4.0)
 
 
+def test_work_meanwhile_is_by_the_second() -> None:
+    """100 passes in 20 s, where there were 200 in 10 s before; who stops makes none."""
+    assert Run.of(FOUND).work == pytest.approx(0.25)
+    stopped = {**told(3.0, 100.0), "moving": None}
+    assert Run.of({**FOUND, "workers": [told(3.0, 100.0), stopped]}).work == pytest.approx(0.125)
+
+
 def test_a_run_that_did_not_end_counts_as_long_as_it_was_given() -> None:
     """One that is not home is enough, also where a sample said so; without a pass, no stall."""
     stuck = {**told(None, 80.0), "moving": None}
