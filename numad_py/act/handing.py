@@ -63,16 +63,16 @@ class Hands:
                 of its addresses, and further ones only cost: a block of 2 MiB is tried by one.
         """
         result = Result()
-        refused: set[int] = set()
+        addresses, refused = pages.addresses, set[int]()
         if huge and (heads := pages.block_heads()):
             self._call(heads, result)
-            result.moved, pages, refused = self._after(pages, heads)
+            result.moved, addresses, refused = self._after(pages, heads)
             result.along = max(0, result.moved - len(heads))
         if not refused:
-            stayed = self._attempt(pages.addresses, result)
+            stayed = self._attempt(addresses, result)
             self._attempt_again(stayed, (), result)
             return result
-        small, blocks = _apart(pages.addresses, refused)
+        small, blocks = _apart(addresses, refused)
         # One page more tells whether it is a huge page that stays or the first small page only.
         stayed = self._attempt([*small, *(block[-1] for block in blocks.values())], result)
         fresh: list[int] = []
@@ -84,7 +84,7 @@ class Hands:
         self._attempt_again(stayed, fresh, result)
         return result
 
-    def _after(self, pages: Pages, heads: array[int]) -> tuple[int, Pages, set[int]]:
+    def _after(self, pages: Pages, heads: array[int]) -> tuple[int, array[int], set[int]]:
         """Look at blocks whose first pages were handed in.
 
         A few pages of a block tell: with a huge page all have moved; of small ones the first alone,
@@ -93,8 +93,8 @@ class Hands:
         are taken for what those are, and found when the worker is measured again.
 
         Returns:
-            How many pages have moved; those that are on the source, of no block too; and which of
-            the first pages are among these.
+            How many pages have moved; the addresses of those that are on the source, of no block
+            too; and which first pages of blocks are among these.
         """
         block_pages = THP_BYTES // pages.page_bytes
         step = -(-block_pages // SPREAD)
@@ -121,8 +121,7 @@ class Hands:
             if first == self.source:
                 refused.add(head)
         left += pages.addresses[behind:]
-        nodes = array("i", [self.source]) * len(left)
-        return moved, Pages(left, nodes, pages.page_bytes), refused
+        return moved, left, refused
 
     def _attempt_again(self, stayed: dict[int, int], fresh: Iterable[int], result: Result) -> None:
         """Try once more what a second try may move, and pages that had none yet."""

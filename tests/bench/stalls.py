@@ -125,7 +125,7 @@ def costs(setting: Setting, runs: Runs) -> Iterator[Row]:
 
 
 def work(setting: Setting, runs: Runs) -> Iterator[Row]:
-    """How much the workers got done meanwhile: who stops them has their CPUs for himself."""
+    """How much the workers got done meanwhile: a time alone does not tell what they lost."""
     ours, theirs = runs[UNPACED], runs.get(MIGRATEPAGES)
     told = "; ".join(f"{each.title} {runs[each].work:.0%}" for each in CONTENDERS if each in runs)
     note = (
