@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,12 @@ longest_chunk = "1s"
 chunk = "64MiB"
 cpu_pressure = "100%"
 """
+
+
+def nice_of(unit: str) -> int:
+    """Return the nice value that a unit gives its processes."""
+    found = re.search(r"^Nice=(-?\d+)$", unit, re.MULTILINE)
+    return int(found[1]) if found is not None else 0
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,8 @@ CALM, FULL = "calm", "full"
 def loads(host_cpus: int, guest_cpus: int) -> dict[str, Busy]:
     """Return what workers do on a machine that has CPUs to spare, and on one that has not.
 
-    Where the host has fewer CPUs than the guest, "to spare" can only mean that the workers rest so
-    long between passes that the busy virtual CPUs and the one that moves find a real one each.
+    Where the host has no more CPUs than the guest, "to spare" can only mean that the workers rest
+    so long between passes that the busy virtual CPUs and the one that moves find a real one each.
     """
     roomy = host_cpus > guest_cpus
     return {
@@ -209,10 +216,13 @@ def put(guest: Machine) -> None:
 def run(guest: Machine, contender: Contender, scenario: Scenario) -> Run:
     """Let one contender have a go at a scenario."""
     limit_s = scenario.limit_s if contender is not NOTHING else scenario.quiet_s
+    # As its service runs it; the others have no service that says otherwise.
+    nice = nice_of((ROOT / "systemd/numad-py.service").read_text())
     words = [
         contender.program,
         *_worker(scenario.thp, scenario.busy, scenario.sizes, scenario.quiet_s),
         *("--limit-s", f"{limit_s:g}", "--migration", contender.migration),
+        *("--numad-py", f"nice -n {nice} numad-py"),
     ]
     timeout_s = scenario.quiet_s + limit_s + 240
     text = guest.out(

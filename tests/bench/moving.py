@@ -2,7 +2,7 @@
 
 Each contender has the same scenario: three workers that are bound to one node by their user while
 their memory is on another, with threads that write, map and unmap. As a subject of the bench it
-measures all, in an hour and more; ``python -m tests.bench.moving --short`` a part, in some 5
+measures all, in an hour and a half; ``python -m tests.bench.moving --short`` a part, in some 5
 minutes, and its other options pick parts.
 """
 
@@ -27,8 +27,10 @@ from tests.bench.plot import svg
 from tests.bench.table import NotHere, Row, head
 from tests.guest.image import RELEASES
 from tests.guest.machine import Machine
+from tests.guest.topology import TOPOLOGIES
 
-TOPOLOGY = "n4c8"
+TOPOLOGIES_BY_CPUS = ("n4c8", "n4c2")
+"""Of four nodes, the one with the most CPUs first."""
 PARTS = ("homes", "raw", "chunks")
 """Bringing workers home; raw speed; the size of chunks."""
 
@@ -38,6 +40,8 @@ class Extent:
     """How much is measured."""
 
     releases: tuple[str, ...] = RELEASES
+    topologies: tuple[str, ...] = ()
+    """None: those that this host is for."""
     thps: tuple[str, ...] = ("never", "always")
     loads: tuple[str, ...] = (CALM, FULL)
     contenders: tuple[Contender, ...] = CONTENDERS
@@ -50,6 +54,7 @@ class Extent:
 
 SHORT = Extent(
     releases=("bookworm",),
+    topologies=TOPOLOGIES_BY_CPUS[-1:],
     thps=("never",),
     loads=(CALM,),
     parts=("homes", "raw"),
@@ -63,12 +68,26 @@ SHORT = Extent(
 def rows(extent: Extent | None = None) -> Iterator[Row]:
     """Measure in one guest after the other."""
     extent = extent or Extent()
+    topologies = extent.topologies or topologies_for(os.cpu_count() or 1)
+    if "homes" not in extent.parts:
+        # Speed by itself is measured where the host has a CPU for each of the guest's.
+        topologies = topologies[:1]
     with guests() as fleet:
         for release in extent.releases:
-            guest = fleet.get(f"{release}-{TOPOLOGY}")
-            warm_up(guest)
-            put(guest)
-            yield from in_guest(guest, extent)
+            for topology in topologies:
+                guest = fleet.get(f"{release}-{topology}")
+                warm_up(guest)
+                put(guest)
+                parts = extent.parts if topology == topologies[0] else ("homes",)
+                yield from in_guest(guest, replace(extent, parts=parts))
+
+
+def topologies_for(host_cpus: int) -> tuple[str, ...]:
+    """Return the machine that has no more CPUs than this host, and then one that has more."""
+    most, fewest = TOPOLOGIES_BY_CPUS[0], TOPOLOGIES_BY_CPUS[-1]
+    fitting = [name for name in TOPOLOGIES_BY_CPUS if TOPOLOGIES[name].cpus <= host_cpus]
+    first = fitting[0] if fitting else fewest
+    return (first,) if first == most else (first, most)
 
 
 def in_guest(guest: Machine, extent: Extent) -> Iterator[Row]:
@@ -81,7 +100,8 @@ def in_guest(guest: Machine, extent: Extent) -> Iterator[Row]:
             runs = {who: _told(guest, who, scenario) for who in extent.contenders}
             cpus = max(found.busy_cpus for found in runs.values())
             there = f"{where}, of which {cpus:.1f} busy before anything moves"
-            yield from stalls.rows(stalls.Setting(guest.release, scenario.title, there), runs)
+            case = f"{guest.topology.cpus} CPUs, {scenario.title}"
+            yield from stalls.rows(stalls.Setting(guest.release, case, there), runs)
         scenario = Scenario(thp, busy[CALM], extent.sizes[:1], 2.0)
         if "raw" in extent.parts:
             yield raw_row(guest, scenario, extent.rounds, where)
@@ -111,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.moving", description=__doc__)
     parser.add_argument("--short", action="store_true", help="some 5 minutes")
     parser.add_argument("--release", action="append", choices=RELEASES)
+    parser.add_argument("--topology", action="append", choices=TOPOLOGIES_BY_CPUS)
     parser.add_argument("--thp", action="append", choices=["never", "always"])
     parser.add_argument("--load", action="append", choices=[CALM, FULL])
     parser.add_argument("--part", action="append", choices=PARTS)
@@ -150,6 +171,7 @@ def chosen(options: argparse.Namespace) -> Extent:
 
     named = {
         "releases": options.release,
+        "topologies": options.topology,
         "thps": options.thp,
         "loads": options.load,
         "parts": options.part,

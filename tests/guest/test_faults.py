@@ -125,6 +125,17 @@ def test_devices_are_shown(guest: Machine, workers: Workers) -> None:
 
 
 @on_guest(GUEST)
+def test_its_threads_go_before_others(guest: Machine, workers: Workers) -> None:
+    """The unit's nice value is that of each thread, the one that moves too, whatever the user."""
+    del workers
+    service = Service(guest)
+    service.start()
+    found = guest.out(f"ps -L -o ni= -p {service.show('MainPID')}").split()
+    assert len(found) > 1
+    assert set(found) == {"-10"}
+
+
+@on_guest(GUEST)
 def test_the_socket_is_for_root_and_the_group(guest: Machine, workers: Workers) -> None:
     """A member of the group numad-py pauses and resumes; anybody else is turned away with 77."""
     service = Service(guest)

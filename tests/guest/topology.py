@@ -83,6 +83,14 @@ TOPOLOGIES = {
     for t in (
         GuestTopology("n1c2", _uniform(1, 2, 1024)),
         GuestTopology("n2c4", _uniform(2, 2, 4096), device_nodes=(1,)),
+        # With no more CPUs than a small host has: a virtual one that waits for a real one answers
+        # no interrupt, and each page that moves waits for those of all that run its process.
+        GuestTopology(
+            "n4c2",
+            (*_uniform(2, 1, 3072), *_uniform(2, 0, 1024)),
+            {(0, 1): 12, (2, 3): 12},
+            device_nodes=(1,),
+        ),
         # Two near pairs, as on two sockets with two nodes each.
         GuestTopology("n4c8", _uniform(4, 2, 2560), {(0, 1): 12, (2, 3): 12}, device_nodes=(1,)),
     )

@@ -27,6 +27,7 @@ from tests.bench.plot import Line, svg
 from tests.bench.table import Figure
 from tests.guest.measure_moves import CONTENDERS, parse_list
 from tests.guest.passes import Pass, parse_passes, percentile, with_open, within
+from tests.guest.topology import TOPOLOGIES
 
 MIB = 1 << 20
 
@@ -232,11 +233,26 @@ def test_a_drawing_is_well_formed_and_has_each_point() -> None:
 def test_options_pick_parts_of_what_is_measured() -> None:
     """What they leave open is as in the whole, or as in the short one."""
     given = dict.fromkeys(
-        ("release", "thp", "load", "part", "size", "quiet_s", "limit_s", "rounds"), None
+        ("release", "topology", "thp", "load", "part", "size", "quiet_s", "limit_s", "rounds"),
+        None,
     )
     options = argparse.Namespace(**{**given, "short": True, "thp": ["always"], "rounds": 1})
     assert moving.chosen(options) == replace(moving.SHORT, thps=("always",), rounds=1)
     assert moving.chosen(argparse.Namespace(**given, short=False)) == moving.Extent()
+
+
+def test_a_guest_has_a_real_cpu_for_each_of_its_own_first() -> None:
+    """Then more than there are; on a large host there are none with more. Both have four nodes."""
+    assert moving.topologies_for(2) == moving.topologies_for(7) == ("n4c2", "n4c8")
+    assert moving.topologies_for(8) == moving.topologies_for(64) == ("n4c8",)
+    assert moving.topologies_for(1) == ("n4c2", "n4c8")
+    assert {len(TOPOLOGIES[name].nodes) for name in moving.TOPOLOGIES_BY_CPUS} == {4}
+
+
+def test_numad_py_is_as_nice_as_its_service() -> None:
+    """The shipped unit lets it go first; one that says nothing leaves it as all others."""
+    assert movers.nice_of((movers.ROOT / "systemd/numad-py.service").read_text()) == -10
+    assert movers.nice_of("[Service]\nType=notify\n") == 0
 
 
 def test_each_contender_is_known_to_the_script() -> None:
