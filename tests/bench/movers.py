@@ -209,7 +209,7 @@ def _passes(found: Mapping[str, Any], window: str) -> int:
 def put(guest: Machine) -> None:
     """Lay the programs that measure into a guest."""
     guest.run(f"mkdir -p {FOLDER}/tests/guest && touch {FOLDER}/tests/__init__.py")
-    for name in ("__init__", "probe", "passes", "measure_moves", "alternate_moves"):
+    for name in ("__init__", "probe", "passes", "measure_moves", "alternate_moves", "shootdowns"):
         guest.put(ROOT / f"tests/guest/{name}.py", f"{FOLDER}/tests/guest/{name}.py")
 
 
@@ -220,8 +220,9 @@ def run(guest: Machine, contender: Contender, scenario: Scenario) -> Run:
     nice = nice_of((ROOT / "systemd/numad-py.service").read_text())
     words = [
         contender.program,
-        *_worker(scenario.thp, scenario.busy, scenario.sizes, scenario.quiet_s),
-        *("--limit-s", f"{limit_s:g}", "--migration", contender.migration),
+        *_workers(scenario, scenario.sizes),
+        *("--quiet-s", f"{scenario.quiet_s:g}", "--limit-s", f"{limit_s:g}"),
+        *("--migration", contender.migration),
         *("--numad-py", f"nice -n {nice} numad-py"),
     ]
     timeout_s = scenario.quiet_s + limit_s + 240
@@ -246,14 +247,25 @@ def alternate(
     """Move the scenario's first worker to and fro in several ways; return each move."""
     words = [
         json.dumps(list(ways)),
-        *_worker(scenario.thp, scenario.busy, scenario.sizes[:1], scenario.quiet_s),
-        *("--rounds", str(rounds)),
+        *_workers(scenario, scenario.sizes[:1]),
+        *("--quiet-s", f"{scenario.quiet_s:g}", "--rounds", str(rounds)),
     ]
-    command = f"cd {FOLDER} && python3 -m tests.guest.alternate_moves {shlex.join(words)}"
+    return _lines(guest, "alternate_moves", words)
+
+
+def shoot_down(guest: Machine, scenario: Scenario, rounds: int) -> list[dict[str, Any]]:
+    """Move the first worker's memory while workers run, and while they do not; return each move."""
+    words = [*_workers(scenario, scenario.sizes), "--rounds", str(rounds)]
+    return _lines(guest, "shootdowns", words)
+
+
+def _lines(guest: Machine, script: str, words: Iterable[str]) -> list[dict[str, Any]]:
+    command = f"cd {FOLDER} && python3 -m tests.guest.{script} {shlex.join(words)}"
     return [json.loads(line) for line in guest.out(command, timeout=900).splitlines()]
 
 
-def _worker(thp: str, busy: Busy, sizes: Iterable[str], quiet_s: float) -> list[str]:
+def _workers(scenario: Scenario, sizes: Iterable[str]) -> list[str]:
     options = [word for size in sizes for word in ("--size", size)]
-    options += ["--load", f"{FOLDER}/numaload", "--thp", thp, "--quiet-s", f"{quiet_s:g}"]
+    options += ["--load", f"{FOLDER}/numaload", "--thp", scenario.thp]
+    busy = scenario.busy
     return [*options, "--threads", str(busy.threads), "--pause-ms", str(busy.pause_ms)]

@@ -24,6 +24,7 @@ from tests.bench.chunks import chunk_rows, lines, raw_row, sweep
 from tests.bench.guests import guests, warm_up
 from tests.bench.movers import CALM, CONTENDERS, FULL, Contender, Run, Scenario, loads, put, run
 from tests.bench.plot import svg
+from tests.bench.shootdowns import shootdown_rows
 from tests.bench.table import NotHere, Row, head
 from tests.guest.image import RELEASES
 from tests.guest.machine import Machine
@@ -31,8 +32,10 @@ from tests.guest.topology import TOPOLOGIES
 
 TOPOLOGIES_BY_CPUS = ("n4c8", "n4c2")
 """Of four nodes, the one with the most CPUs first."""
-PARTS = ("homes", "raw", "chunks")
-"""Bringing workers home; raw speed; the size of chunks."""
+PARTS = ("homes", "shootdowns", "raw", "chunks")
+"""Bringing workers home; what it costs that they run; raw speed; the size of chunks."""
+NOT_OVERSUBSCRIBED = ("raw", "chunks")
+"""Speed by itself is measured where the host has a CPU for each of the guest's."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,15 @@ def rows(extent: Extent | None = None) -> Iterator[Row]:
     """Measure in one guest after the other."""
     extent = extent or Extent()
     topologies = extent.topologies or topologies_for(os.cpu_count() or 1)
-    if "homes" not in extent.parts:
-        # Speed by itself is measured where the host has a CPU for each of the guest's.
-        topologies = topologies[:1]
+    everywhere = tuple(part for part in extent.parts if part not in NOT_OVERSUBSCRIBED)
+    topologies = topologies if everywhere else topologies[:1]
     with guests() as fleet:
         for release in extent.releases:
             for topology in topologies:
                 guest = fleet.get(f"{release}-{topology}")
                 warm_up(guest)
                 put(guest)
-                parts = extent.parts if topology == topologies[0] else ("homes",)
+                parts = extent.parts if topology == topologies[0] else everywhere
                 yield from in_guest(guest, replace(extent, parts=parts))
 
 
@@ -102,6 +104,8 @@ def in_guest(guest: Machine, extent: Extent) -> Iterator[Row]:
             there = f"{where}, of which {cpus:.1f} busy before anything moves"
             case = f"{guest.topology.cpus} CPUs, {scenario.title}"
             yield from stalls.rows(stalls.Setting(guest.release, case, there), runs)
+        if "shootdowns" in extent.parts:
+            yield from shootdown_rows(guest, Scenario(thp, busy[FULL], extent.sizes), 2, where)
         scenario = Scenario(thp, busy[CALM], extent.sizes[:1], 2.0)
         if "raw" in extent.parts:
             yield raw_row(guest, scenario, extent.rounds, where)

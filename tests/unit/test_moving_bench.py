@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.bench import chunks, movers, moving, stalls
+from tests.bench import chunks, movers, moving, shootdowns, stalls
 from tests.bench.movers import (
     AUTONUMA,
     CALM,
@@ -220,6 +220,26 @@ def test_moves_of_the_same_way_are_one_point() -> None:
     (point,) = chunks.points(moves)
     assert point.mib_per_s.values == (100.0, 50.0)
     assert (point.stall, point.p99_stall, point.chunk_s) == (6.0, 1.0, 0.2)
+
+
+def test_a_worker_that_runs_is_held_against_itself_stopped() -> None:
+    """With the others stopped in both, and with the others running in both."""
+    seconds = {"all": 1.0, "it": 2.0, "the others": 10.0, "none": 20.0}
+    moves = [
+        {
+            "stopped": who,
+            "seconds": took_s,
+            "moved_bytes": 100 * MIB,
+            "shootdowns": 25_600 if who in {"the others", "none"} else 0,
+            "longest_call_s": took_s / 4,
+        }
+        for who, took_s in seconds.items()
+    ]
+    alone, together = shootdowns.compared(moves, "4 KiB pages", "guest")
+    assert (alone.ratio, together.ratio) == (0.1, 0.1)
+    assert alone.ours == Figure.of([10.0])
+    assert together.theirs == Figure.of([50.0])
+    assert "256 TLB shootdowns a MiB, longest call of 16 MiB 2500 ms" in alone.note
 
 
 def test_a_drawing_is_well_formed_and_has_each_point() -> None:
