@@ -46,13 +46,14 @@ def raw_row(guest: Machine, scenario: Scenario, rounds: int, where: str) -> Row:
     our_moves = [move for move in found if move["way"] is not None]
     ours = Figure.of(speed(move) for move in our_moves)
     kernel = Figure.of(speed(move, "move_pages_s") for move in our_moves)
-    pages = "4 KiB pages" if scenario.thp == "never" else "THP"
     note = (
         f"one idle worker of {scenario.sizes[0]}, unpaced, to and fro in turn; theirs: "
         "migrate_pages(2), which is all that migratepages does; no program is started; within "
         f"move_pages(2) itself ours is at {kernel.median:.0f} MiB/s"
     )
-    row = Row("moving", f"{pages}: raw speed", ours, theirs, "MiB/s", note=note, where=where)
+    row = Row(
+        "moving", f"{scenario.pages}: raw speed", ours, theirs, "MiB/s", note=note, where=where
+    )
     target = RAW_TARGETS[scenario.thp]
     met = row.ratio is not None and row.ratio >= target
     return replace(row, target=f"ratio >= {target:g}", met=met)

@@ -15,6 +15,8 @@ from tests.guest.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "/opt/load"
+MOST_WORKERS_THREADS = 6
+"""Of three workers that have two each."""
 SAID = 8
 """Last lines of the log of a numad-py that did not get all home, which are shown."""
 SURELY_HOME = 0.985
@@ -32,6 +34,11 @@ def nice_of(unit: str) -> int:
     """Return the nice value that a unit gives its processes."""
     found = re.search(r"^Nice=(-?\d+)$", unit, re.MULTILINE)
     return int(found[1]) if found is not None else 0
+
+
+def shipped_nice() -> int:
+    """Return that of numad-py's own: so it is measured. The others come with none."""
+    return nice_of((ROOT / "systemd/numad-py.service").read_text())
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,11 @@ CALM, FULL = "calm", "full"
 def loads(host_cpus: int, guest_cpus: int) -> dict[str, Busy]:
     """Return what workers do on a machine that has CPUs to spare, and on one that has not.
 
-    Where the host has no more CPUs than the guest, "to spare" can only mean that the workers rest
-    so long between passes that the busy virtual CPUs and the one that moves find a real one each.
+    Where the guest has no CPU for each thread, or the host for each of the guest's and one more,
+    "to spare" can only mean that the workers rest so long between passes that those and the one
+    that moves find a real one each.
     """
-    roomy = host_cpus > guest_cpus
+    roomy = host_cpus > guest_cpus > MOST_WORKERS_THREADS
     return {
         CALM: Busy("CPUs to spare", 2, 20 if roomy else 300),
         FULL: Busy("no CPU to spare", 4 if roomy else 2, 0),
@@ -94,10 +102,14 @@ class Scenario:
     limit_s: float = 90.0
 
     @property
+    def pages(self) -> str:
+        """Name the pages in a row."""
+        return "4 KiB pages" if self.thp == "never" else "THP"
+
+    @property
     def title(self) -> str:
         """Name it in a row."""
-        pages = "4 KiB pages" if self.thp == "never" else "THP"
-        return f"{pages}, {self.busy.title}"
+        return f"{self.pages}, {self.busy.title}"
 
 
 @dataclass(frozen=True)
@@ -216,14 +228,12 @@ def put(guest: Machine) -> None:
 def run(guest: Machine, contender: Contender, scenario: Scenario) -> Run:
     """Let one contender have a go at a scenario."""
     limit_s = scenario.limit_s if contender is not NOTHING else scenario.quiet_s
-    # As its service runs it; the others have no service that says otherwise.
-    nice = nice_of((ROOT / "systemd/numad-py.service").read_text())
     words = [
         contender.program,
-        *_workers(scenario, scenario.sizes),
+        *_worker_options(scenario, scenario.sizes),
         *("--quiet-s", f"{scenario.quiet_s:g}", "--limit-s", f"{limit_s:g}"),
         *("--migration", contender.migration),
-        *("--numad-py", f"nice -n {nice} numad-py"),
+        *("--numad-py", f"nice -n {shipped_nice()} numad-py"),
     ]
     timeout_s = scenario.quiet_s + limit_s + 240
     text = guest.out(
@@ -247,7 +257,7 @@ def alternate(
     """Move the scenario's first worker to and fro in several ways; return each move."""
     words = [
         json.dumps(list(ways)),
-        *_workers(scenario, scenario.sizes[:1]),
+        *_worker_options(scenario, scenario.sizes[:1]),
         *("--quiet-s", f"{scenario.quiet_s:g}", "--rounds", str(rounds)),
     ]
     return _lines(guest, "alternate_moves", words)
@@ -255,7 +265,7 @@ def alternate(
 
 def shoot_down(guest: Machine, scenario: Scenario, rounds: int) -> list[dict[str, Any]]:
     """Move the first worker's memory while workers run, and while they do not; return each move."""
-    words = [*_workers(scenario, scenario.sizes), "--rounds", str(rounds)]
+    words = [*_worker_options(scenario, scenario.sizes), "--rounds", str(rounds)]
     return _lines(guest, "shootdowns", words)
 
 
@@ -264,7 +274,7 @@ def _lines(guest: Machine, script: str, words: Iterable[str]) -> list[dict[str, 
     return [json.loads(line) for line in guest.out(command, timeout=900).splitlines()]
 
 
-def _workers(scenario: Scenario, sizes: Iterable[str]) -> list[str]:
+def _worker_options(scenario: Scenario, sizes: Iterable[str]) -> list[str]:
     options = [word for size in sizes for word in ("--size", size)]
     options += ["--load", f"{FOLDER}/numaload", "--thp", scenario.thp]
     busy = scenario.busy

@@ -2,7 +2,7 @@
 
 Each contender has the same scenario: three workers that are bound to one node by their user while
 their memory is on another, with threads that write, map and unmap. As a subject of the bench it
-measures all, in an hour and a half; ``python -m tests.bench.moving --short`` a part, in some 5
+measures all, in two hours; ``python -m tests.bench.moving --short`` a part, in some 5
 minutes, and its other options pick parts.
 """
 
@@ -22,7 +22,18 @@ from tests.bench import stalls
 from tests.bench.__main__ import ROOT, write
 from tests.bench.chunks import chunk_rows, lines, raw_row, sweep
 from tests.bench.guests import guests, warm_up
-from tests.bench.movers import CALM, CONTENDERS, FULL, Contender, Run, Scenario, loads, put, run
+from tests.bench.movers import (
+    CALM,
+    CONTENDERS,
+    FULL,
+    Contender,
+    Run,
+    Scenario,
+    loads,
+    put,
+    run,
+    shipped_nice,
+)
 from tests.bench.plot import svg
 from tests.bench.shootdowns import shootdown_rows
 from tests.bench.table import NotHere, Row, head
@@ -44,7 +55,7 @@ class Extent:
 
     releases: tuple[str, ...] = RELEASES
     topologies: tuple[str, ...] = ()
-    """None: those that this host is for."""
+    """Empty: those that this host is for."""
     thps: tuple[str, ...] = ("never", "always")
     loads: tuple[str, ...] = (CALM, FULL)
     contenders: tuple[Contender, ...] = CONTENDERS
@@ -71,17 +82,23 @@ SHORT = Extent(
 def rows(extent: Extent | None = None) -> Iterator[Row]:
     """Measure in one guest after the other."""
     extent = extent or Extent()
-    topologies = extent.topologies or topologies_for(os.cpu_count() or 1)
-    everywhere = tuple(part for part in extent.parts if part not in NOT_OVERSUBSCRIBED)
-    topologies = topologies if everywhere else topologies[:1]
+    parts = parts_by_topology(extent, os.cpu_count() or 1)
     with guests() as fleet:
         for release in extent.releases:
-            for topology in topologies:
+            for topology in filter(parts.get, parts):
                 guest = fleet.get(f"{release}-{topology}")
                 warm_up(guest)
                 put(guest)
-                parts = extent.parts if topology == topologies[0] else everywhere
-                yield from in_guest(guest, replace(extent, parts=parts))
+                yield from in_guest(guest, replace(extent, parts=parts[topology]))
+
+
+def parts_by_topology(extent: Extent, host_cpus: int) -> dict[str, tuple[str, ...]]:
+    """Return what is measured on which machine; on those that are asked for: all."""
+    if extent.topologies:
+        return dict.fromkeys(extent.topologies, extent.parts)
+    first, *others = topologies_for(host_cpus)
+    everywhere = tuple(part for part in extent.parts if part not in NOT_OVERSUBSCRIBED)
+    return {first: extent.parts, **dict.fromkeys(others, everywhere)}
 
 
 def topologies_for(host_cpus: int) -> tuple[str, ...]:
@@ -101,7 +118,10 @@ def in_guest(guest: Machine, extent: Extent) -> Iterator[Row]:
             scenario = Scenario(thp, busy[name], extent.sizes, extent.quiet_s, extent.limit_s)
             runs = {who: _told(guest, who, scenario) for who in extent.contenders}
             cpus = max(found.busy_cpus for found in runs.values())
-            there = f"{where}, of which {cpus:.1f} busy before anything moves"
+            there = (
+                f"{where}, of which {cpus:.1f} busy before anything moves; nice value of numad-py "
+                f"{shipped_nice()}, of the others 0, all in one session"
+            )
             case = f"{guest.topology.cpus} CPUs, {scenario.title}"
             yield from stalls.rows(stalls.Setting(guest.release, case, there), runs)
         if "shootdowns" in extent.parts:

@@ -16,8 +16,7 @@ PAIRS = (("the others", "all", "it runs alone"), ("none", "it", "all run"))
 
 def shootdown_rows(guest: Machine, scenario: Scenario, rounds: int, where: str) -> Iterator[Row]:
     """Compare move_pages(2) by itself while the worker runs with the same while it is stopped."""
-    pages = "4 KiB pages" if scenario.thp == "never" else "THP"
-    case = f"{guest.topology.cpus} CPUs, {pages}: move_pages"
+    case = f"{guest.topology.cpus} CPUs, {scenario.pages}: move_pages"
     yield from compared(shoot_down(guest, scenario, rounds), case, where)
 
 
@@ -28,13 +27,13 @@ def compared(moves: Sequence[Mapping[str, Any]], case: str, where: str) -> Itera
         theirs = [move for move in moves if move["stopped"] == stopped]
         note = (
             f"ours: {_words(ours)}; theirs: the same with the worker stopped (SIGSTOP): "
-            f"{_words(theirs)}; no target: what a mover can do at most"
+            f"{_words(theirs)}; no target; who runs also takes CPU time"
         )
         figures = Figure.of(map(speed, ours)), Figure.of(map(speed, theirs))
         yield Row("moving", f"{case}, {what}", *figures, "MiB/s", note=note, where=where)
 
 
 def _words(moves: Sequence[Mapping[str, Any]]) -> str:
-    each = Figure.of(move["shootdowns"] / (move["moved_bytes"] / MIB) for move in moves)
+    each = Figure.of(move["shootdowns"] * MIB / max(1, move["moved_bytes"]) for move in moves)
     longest_ms = 1e3 * max(move["longest_call_s"] for move in moves)
-    return f"{each} TLB shootdowns a MiB, longest call of 16 MiB {longest_ms:.0f} ms"
+    return f"{each} interrupts for TLB shootdowns a MiB, longest call of 16 MiB {longest_ms:.0f} ms"

@@ -137,15 +137,17 @@ def main() -> None:
     options = parser.parse_args()
     options.size = [options.size]
     measure_moves.BALANCING.write_text("0")
+    workers: list[Worker] = []
     with tempfile.TemporaryDirectory(prefix="moves-") as folder:
-        (worker,) = start_workers(options, Path(folder))
         try:
+            start_workers(options, Path(folder), workers)
             time.sleep(1)
-            for found in moves(worker, options.ways, options):
+            for found in moves(workers[0], options.ways, options):
                 print(json.dumps(found), flush=True)
         finally:
-            worker.process.kill()
-            worker.process.wait()
+            for worker in workers:
+                worker.process.kill()
+                worker.process.wait()
 
 
 if __name__ == "__main__":

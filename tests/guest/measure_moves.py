@@ -141,11 +141,13 @@ def nodes_of(pid: int, addresses: array[int]) -> array[int]:
     return status
 
 
-def start_workers(options: argparse.Namespace, folder: Path) -> list[Worker]:
-    """Start a worker a size, under a name that the shipped policy knows, and wait for them."""
+def start_workers(options: argparse.Namespace, folder: Path, workers: list[Worker]) -> None:
+    """Start a worker a size, under a name that the shipped policy knows, and wait for them.
+
+    Each goes into the list at once: whoever has it ends them, also when this fails.
+    """
     cpus = cpus_by_node()
     nodes = sorted(cpus)
-    workers = []
     for i, size in enumerate(options.size):
         home, away = nodes[i % len(nodes)], nodes[(i + 1) % len(nodes)]
         words = [
@@ -167,7 +169,6 @@ def start_workers(options: argparse.Namespace, folder: Path) -> list[Worker]:
                 sys.exit(f"worker {i} did not become ready; see above")
             time.sleep(0.1)
         worker.find_pages()
-    return workers
 
 
 # Contenders: each is there before the workers are, and leaves nothing behind
@@ -317,7 +318,7 @@ def measure(options: argparse.Namespace, folder: Path, workers: list[Worker]) ->
     """Run the scenario under the contender; the workers that it starts go into the list."""
     BALANCING.write_text("0")
     with CONTENDERS[options.contender](options, folder) as contender:
-        workers += start_workers(options, folder)
+        start_workers(options, folder, workers)
         time.sleep(1)
         at_s, before = time.monotonic(), used(workers)
         time.sleep(options.quiet_s)

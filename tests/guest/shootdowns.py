@@ -4,8 +4,9 @@ usage: python3 -m tests.guest.shootdowns --load FILE [options]        a JSON obj
 
 Starts workers as measure_moves.py does, and moves the first one's memory to and fro while all are
 stopped (SIGSTOP), while only it is, while only the others are, and while all run. A page that moves
-is first unmapped, and each CPU on which a thread of its process runs is interrupted to forget where
-it was (try_to_migrate_one, mm/rmap.c; a TLB shootdown), and waited for.
+is unmapped first, and each CPU on which a thread of its process runs is interrupted to forget where
+it was, and waited for: page by page on Linux 6.1, and once for many pages on 6.12
+(try_to_migrate_one, mm/rmap.c; try_to_unmap_flush in migrate_pages_batch, mm/migrate.c).
 """
 
 from __future__ import annotations
@@ -22,22 +23,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from numad_py.act.pages import THP_BYTES
+from numad_py.act.pages import THP_BASE_BYTES, THP_BYTES, Pages
 from numad_py.kernel.syscalls import Syscalls
 from tests.guest import measure_moves
-from tests.guest.measure_moves import Worker, start_workers
+from tests.guest.measure_moves import Worker, nodes_of, start_workers
 
-PAGE_BYTES = 4096
 CALL_BYTES = 16 << 20
 """Moved by one call."""
 LIMIT_S = 15.0
 """So long one move is tried."""
 REST_S = 0.5
+WHOLE = 0.99
+"""Of its memory is to be on one node before the next move."""
 STOPPED = ("all", "it", "the others", "none")
 
 
 def shootdowns() -> int:
-    """Return how many there have been, on all CPUs (arch_show_interrupts, arch/x86/kernel/irq.c).
+    """Return how many CPUs have been interrupted for one so far, whoever's the pages were.
+
+    As /proc/interrupts counts them (arch_show_interrupts, arch/x86/kernel/irq.c).
 
     Raises:
         SystemExit: this machine does not count them: it is no x86 one.
@@ -56,23 +60,31 @@ def stopped_of(who: str, workers: Sequence[Worker]) -> list[Worker]:
 
 
 def move(worker: Worker, target: int, thp: str) -> dict[str, Any]:
-    """Move what is its own, call by call, and return how that went."""
-    syscalls, each = Syscalls(), THP_BYTES if thp == "always" else PAGE_BYTES
-    pages = worker.pages[:: each // PAGE_BYTES]
-    at, step, longest_s = 0, CALL_BYTES // each, 0.0
-    before, began_s = shootdowns(), time.monotonic()
+    """Move its memory, call by call, and return how that went."""
+    pages = array("Q", worker.pages)
+    if thp == "always":
+        pages = Pages(pages, array("i"), THP_BASE_BYTES).block_heads()
+    at, longest_s, syscalls = 0, 0.0, Syscalls()
+    step = CALL_BYTES // (THP_BYTES if thp == "always" else THP_BASE_BYTES)
+    there, before, began_s = on(target, worker), shootdowns(), time.monotonic()
     while at < len(pages) and time.monotonic() - began_s < LIMIT_S:
         some = pages[at : at + step]
         call_s = time.monotonic()
         syscalls.move_pages(worker.pid, some, array("i", [target]) * len(some))
         longest_s = max(longest_s, time.monotonic() - call_s)
-        at += len(some)
+        at += step
+    ended_s, after = time.monotonic(), shootdowns()
     return {
-        "seconds": time.monotonic() - began_s,
-        "moved_bytes": at * each,
-        "shootdowns": shootdowns() - before,
+        "seconds": ended_s - began_s,
+        "moved_bytes": (on(target, worker) - there) * THP_BASE_BYTES,
+        "shootdowns": after - before,
         "longest_call_s": longest_s,
     }
+
+
+def on(node: int, worker: Worker) -> int:
+    """Return how many of its pages are there."""
+    return nodes_of(worker.pid, worker.pages).count(node)
 
 
 def moves(workers: Sequence[Worker], thp: str, rounds: int) -> Iterator[dict[str, Any]]:
@@ -89,6 +101,8 @@ def moves(workers: Sequence[Worker], thp: str, rounds: int) -> Iterator[dict[str
             for each in workers:
                 os.kill(each.pid, signal.SIGSTOP)
             move(worker, there, "never")
+            if on(there, worker) < WHOLE * len(worker.pages):
+                sys.exit(f"not all of it could be moved to node {there}")
             for each in workers:
                 os.kill(each.pid, signal.SIGCONT)
             time.sleep(REST_S)
@@ -110,7 +124,7 @@ def main() -> None:
     workers: list[Worker] = []
     with tempfile.TemporaryDirectory(prefix="moves-") as folder:
         try:
-            workers += start_workers(options, Path(folder))
+            start_workers(options, Path(folder), workers)
             for found in moves(workers, options.thp, options.rounds):
                 print(json.dumps(found), flush=True)
         finally:

@@ -83,8 +83,8 @@ TOPOLOGIES = {
     for t in (
         GuestTopology("n1c2", _uniform(1, 2, 1024)),
         GuestTopology("n2c4", _uniform(2, 2, 4096), device_nodes=(1,)),
-        # With no more CPUs than a small host has: a virtual one that waits for a real one answers
-        # no interrupt, and each page that moves waits for those of all that run its process.
+        # With no more CPUs than a small host has: an emulated one that waits for a real one answers
+        # no interrupt, and pages that move wait for all CPUs that run their process.
         GuestTopology(
             "n4c2",
             (*_uniform(2, 1, 3072), *_uniform(2, 0, 1024)),

@@ -189,6 +189,7 @@ def test_on_few_cpus_to_spare_means_that_workers_rest() -> None:
     """On many a worker may well be busy; without CPUs to spare it never rests."""
     few, many = loads(2, 8), loads(64, 8)
     assert few[CALM].pause_ms > many[CALM].pause_ms > 0
+    assert loads(64, 2)[CALM] == few[CALM]
     assert few[FULL].pause_ms == many[FULL].pause_ms == 0
 
 
@@ -239,7 +240,7 @@ def test_a_worker_that_runs_is_held_against_itself_stopped() -> None:
     assert (alone.ratio, together.ratio) == (0.1, 0.1)
     assert alone.ours == Figure.of([10.0])
     assert together.theirs == Figure.of([50.0])
-    assert "256 TLB shootdowns a MiB, longest call of 16 MiB 2500 ms" in alone.note
+    assert "256 interrupts for TLB shootdowns a MiB, longest call of 16 MiB 2500 ms" in alone.note
 
 
 def test_a_drawing_is_well_formed_and_has_each_point() -> None:
@@ -267,6 +268,15 @@ def test_a_guest_has_a_real_cpu_for_each_of_its_own_first() -> None:
     assert moving.topologies_for(8) == moving.topologies_for(64) == ("n4c8",)
     assert moving.topologies_for(1) == ("n4c2", "n4c8")
     assert {len(TOPOLOGIES[name].nodes) for name in moving.TOPOLOGIES_BY_CPUS} == {4}
+
+
+def test_speed_by_itself_is_measured_where_each_cpu_is_real() -> None:
+    """Unless another machine is asked for."""
+    extent = moving.Extent(parts=("homes", "raw"))
+    assert moving.parts_by_topology(extent, 2) == {"n4c2": ("homes", "raw"), "n4c8": ("homes",)}
+    assert moving.parts_by_topology(extent, 8) == {"n4c8": ("homes", "raw")}
+    asked = replace(extent, topologies=("n4c8",))
+    assert moving.parts_by_topology(asked, 2) == {"n4c8": ("homes", "raw")}
 
 
 def test_numad_py_is_as_nice_as_its_service() -> None:
