@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from numad_py.act.pages import THP_BYTES, Pages, count_of
+from numad_py.act.pages import THP_BYTES, Pages, as_array, count_of
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
 from numad_py.model.outcome import PageStatus
@@ -63,7 +63,8 @@ class Hands:
                 of its addresses, and further ones only cost: a block of 2 MiB is tried by one.
         """
         result = Result()
-        addresses, refused = pages.addresses, set[int]()
+        addresses: Sequence[int] = pages.addresses
+        refused = set[int]()
         if huge and (heads := pages.block_heads()):
             self._call(heads, result)
             result.moved, addresses, refused = self._after(pages, heads)
@@ -101,26 +102,28 @@ class Hands:
         offsets = [0, 1, *range(step, block_pages, step), block_pages - 1]
         probes = array("Q", (head + at * pages.page_bytes for head in heads for at in offsets))
         answers = self._nodes_of(probes)
+        if block_pages * len(heads) == len(pages) and count_of(self.target, answers) == len(probes):
+            return len(pages), array("Q"), set()
         moved, left, refused, behind = 0, array("Q"), set(), 0
         for number, head in enumerate(heads):
             first, *others = answers[number * len(offsets) : (number + 1) * len(offsets)]
             at = bisect_left(pages.addresses, head, behind)
-            left += pages.addresses[behind:at]
+            left.extend(pages.addresses[behind:at])
             behind = at + block_pages
             block = pages.addresses[at:behind]
             if first == self.target and others.count(first) == len(others):
                 moved += block_pages
             elif others.count(self.source) == len(others):
                 moved += first == self.target
-                left += block if first == self.source else block[1:]
+                left.extend(block if first == self.source else block[1:])
             else:
-                asked = Pages(block, self._nodes_of(block), pages.page_bytes)
+                asked = Pages(block, self._nodes_of(as_array(block)), pages.page_bytes)
                 moved += asked.nodes.count(self.target)
-                left += asked.on(self.source).addresses
+                left.extend(asked.on(self.source).addresses)
                 first = asked.nodes[0]
             if first == self.source:
                 refused.add(head)
-        left += pages.addresses[behind:]
+        left.extend(pages.addresses[behind:])
         return moved, left, refused
 
     def _attempt_again(self, stayed: dict[int, int], fresh: Iterable[int], result: Result) -> None:
@@ -134,7 +137,7 @@ class Hands:
 
     def _attempt(self, addresses: Sequence[int], result: Result) -> dict[int, int]:
         """Hand pages in until the kernel got to each; return what it says of those that stay."""
-        waiting = addresses if isinstance(addresses, array) else array("Q", sorted(addresses))
+        waiting = as_array(addresses)
         stayed: dict[int, int] = {}
         while waiting:
             status, not_done = self._call(waiting, result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
@@ -45,6 +45,15 @@ def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
     return found
 
 
+def as_array(addresses: Iterable[int]) -> array[int]:
+    """Return addresses in order, as the kernel takes them."""
+    if isinstance(addresses, array):
+        return addresses
+    if isinstance(addresses, range):
+        return addresses_of(addresses.start, addresses.stop, addresses.step)
+    return array("Q", sorted(addresses))
+
+
 def count_of(node: int, nodes: array[int]) -> int:
     """Return how many pages are on a node.
 
@@ -58,8 +67,9 @@ def count_of(node: int, nodes: array[int]) -> int:
 class Pages:
     """Pages in order of address."""
 
-    addresses: array[int]
-    """Type code ``Q``."""
+    addresses: array[int] | range
+    """Type code ``Q``; a range where there is no gap and few of them may ever be needed, as of huge
+    pages."""
     nodes: array[int]
     """Type code ``i``: the node of each page, or a negative errno (move_pages(2))."""
     page_bytes: int
@@ -97,6 +107,9 @@ class Pages:
         if not self.addresses:
             return heads
         first = -(-self.addresses[0] // THP_BYTES) * THP_BYTES
+        end = self.addresses[-1] + self.page_bytes
+        if end - self.addresses[0] == self.total_bytes:
+            return array("Q", range(first, end - THP_BYTES + 1, THP_BYTES))
         for head in range(first, self.addresses[-1] + 1, THP_BYTES):
             at = bisect_left(self.addresses, head)
             last = at + THP_BYTES // self.page_bytes - 1

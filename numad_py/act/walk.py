@@ -14,7 +14,7 @@ from numad_py.act.handing import Hands, page_status
 from numad_py.act.identity import Alive
 from numad_py.act.lookout import Lookout, open_ranges
 from numad_py.act.pace import Pace
-from numad_py.act.pages import THP_BYTES, Pages, addresses_of
+from numad_py.act.pages import THP_BYTES, Pages
 from numad_py.act.ranges import Range, soonest_first
 from numad_py.act.refusals import Refusals
 from numad_py.act.spans import Span, merged, touches
@@ -246,15 +246,15 @@ class Walk:
         as one that was moved does (``do_pages_move``, mm/migrate.c): so all are asked for where any
         of the few has.
         """
-        addresses = addresses_of(start, end, found.page_bytes)
+        addresses = range(start, end, found.page_bytes)
         if found.whole_on is not None:
             few = self._nodes_of(self._drawn(addresses))
             if few.count(found.whole_on) == len(few):
                 there = array("i", [found.whole_on]) * len(addresses)
                 return Pages(addresses, there, found.page_bytes)
-        return Pages(addresses, self._nodes_of(addresses), found.page_bytes)
+        return Pages.of_range(start, end, found.page_bytes, self._nodes_of)
 
-    def _drawn(self, addresses: array[int]) -> array[int]:
+    def _drawn(self, addresses: range) -> array[int]:
         """Return SAMPLED of these, one of each stretch: memory may have come home by stripes."""
         step = -(-len(addresses) // SAMPLED)
         stretches = range(0, len(addresses), step)

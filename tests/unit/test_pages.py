@@ -8,7 +8,7 @@ from array import array
 
 import pytest
 
-from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.act.pages import THP_BYTES, Pages, addresses_of, as_array
 from numad_py.model.residency import BASE_PAGE_BYTES
 
 BLOCK = THP_BYTES // BASE_PAGE_BYTES
@@ -103,3 +103,26 @@ def test_no_pages_have_no_heads() -> None:
     none = Pages(array("Q"), array("i"), BASE_PAGE_BYTES)
     assert (len(none), len(none.on(0))) == (0, 0)
     assert list(none.block_heads()) == []
+
+
+@pytest.mark.parametrize("pages_before", [0, 1, BLOCK - 1, BLOCK])
+@pytest.mark.parametrize("count", [0, 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 1])
+def test_a_range_is_as_good_as_its_addresses(pages_before: int, count: int) -> None:
+    """The same blocks, and the same pages on a node, whether or not all are there."""
+    start = HEAD + pages_before * BASE_PAGE_BYTES
+    addresses = range(start, start + count * BASE_PAGE_BYTES, BASE_PAGE_BYTES)
+    for rest in (0, 1):
+        nodes = array("i", [0] * (count // 2) + [rest] * (count - count // 2))
+        pages = Pages(addresses, nodes, BASE_PAGE_BYTES)
+        alike = Pages(array("Q", addresses), nodes, BASE_PAGE_BYTES)
+        assert list(pages.block_heads()) == list(alike.block_heads()) == heads_one_by_one(pages)
+        assert [pairs(pages.on(node)) for node in NODES] == [pairs(alike.on(n)) for n in NODES]
+
+
+def test_addresses_become_an_array_in_order() -> None:
+    """An array is taken as it is, a range made one, also a part of it; others are sorted."""
+    given = array("Q", [BASE_PAGE_BYTES, 0])
+    assert as_array(given) is given
+    assert as_array({BASE_PAGE_BYTES, 0}) == array("Q", [0, BASE_PAGE_BYTES])
+    part = range(HEAD, HEAD + 20 * THP_BYTES, BASE_PAGE_BYTES)[3:9000]
+    assert as_array(part) == array("Q", part) == addresses_of(part.start, part.stop, part.step)
