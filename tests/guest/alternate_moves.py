@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import threading
 import time
 from array import array
@@ -30,7 +29,7 @@ from numad_py.model.plan import Decision, Finding, MemoryMove, Reason, Verdict
 from numad_py.model.snapshot import WorkerId
 from numad_py.policy.schema import MigrationPolicy
 from tests.guest import measure_moves
-from tests.guest.measure_moves import Worker, start_workers
+from tests.guest.measure_moves import Worker, scene, start_workers
 from tests.guest.passes import parse_passes, within
 from tests.guest.probe import residency
 
@@ -137,17 +136,11 @@ def main() -> None:
     options = parser.parse_args()
     options.size = [options.size]
     measure_moves.BALANCING.write_text("0")
-    workers: list[Worker] = []
-    with tempfile.TemporaryDirectory(prefix="moves-") as folder:
-        try:
-            start_workers(options, Path(folder), workers)
-            time.sleep(1)
-            for found in moves(workers[0], options.ways, options):
-                print(json.dumps(found), flush=True)
-        finally:
-            for worker in workers:
-                worker.process.kill()
-                worker.process.wait()
+    with scene() as (workers, folder):
+        start_workers(options, folder, workers)
+        time.sleep(1)
+        for found in moves(workers[0], options.ways, options):
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

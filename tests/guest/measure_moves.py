@@ -141,6 +141,19 @@ def nodes_of(pid: int, addresses: array[int]) -> array[int]:
     return status
 
 
+@contextlib.contextmanager
+def scene() -> Iterator[tuple[list[Worker], Path]]:
+    """Hand out a list whose workers end with the block, and a folder that goes with it."""
+    workers: list[Worker] = []
+    with tempfile.TemporaryDirectory(prefix="moves-") as folder:
+        try:
+            yield workers, Path(folder)
+        finally:
+            for worker in workers:
+                worker.process.kill()
+                worker.process.wait()
+
+
 def start_workers(options: argparse.Namespace, folder: Path, workers: list[Worker]) -> None:
     """Start a worker a size, under a name that the shipped policy knows, and wait for them.
 
@@ -378,14 +391,8 @@ def main() -> None:
     options.size = options.size or ["512MiB", "768MiB", "1GiB"]
     if options.contender in {"numad", "migratepages"} and shutil.which(options.contender) is None:
         sys.exit(f"there is no {options.contender} here")
-    workers: list[Worker] = []
-    with tempfile.TemporaryDirectory(prefix="moves-") as folder:
-        try:
-            print(json.dumps(measure(options, Path(folder), workers)))
-        finally:
-            for worker in workers:
-                worker.process.kill()
-                worker.process.wait()
+    with scene() as (workers, folder):
+        print(json.dumps(measure(options, folder, workers)))
 
 
 if __name__ == "__main__":

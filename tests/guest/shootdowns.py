@@ -16,7 +16,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from typing import Any
 from numad_py.act.pages import THP_BASE_BYTES, THP_BYTES, Pages
 from numad_py.kernel.syscalls import Syscalls
 from tests.guest import measure_moves
-from tests.guest.measure_moves import Worker, nodes_of, start_workers
+from tests.guest.measure_moves import Worker, nodes_of, scene, start_workers
 
 CALL_BYTES = 16 << 20
 """Moved by one call."""
@@ -121,16 +120,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     measure_moves.BALANCING.write_text("0")
-    workers: list[Worker] = []
-    with tempfile.TemporaryDirectory(prefix="moves-") as folder:
-        try:
-            start_workers(options, Path(folder), workers)
-            for found in moves(workers, options.thp, options.rounds):
-                print(json.dumps(found), flush=True)
-        finally:
-            for worker in workers:
-                worker.process.kill()
-                worker.process.wait()
+    with scene() as (workers, folder):
+        start_workers(options, folder, workers)
+        for found in moves(workers, options.thp, options.rounds):
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
