@@ -104,26 +104,27 @@ class Hands:
         answers = self._nodes_of(probes)
         if block_pages * len(heads) == len(pages) and count_of(self.target, answers) == len(probes):
             return len(pages), array("Q"), set()
+        addresses = as_array(pages.addresses)
         moved, left, refused, behind = 0, array("Q"), set(), 0
         for number, head in enumerate(heads):
             first, *others = answers[number * len(offsets) : (number + 1) * len(offsets)]
-            at = bisect_left(pages.addresses, head, behind)
-            left.extend(pages.addresses[behind:at])
+            at = bisect_left(addresses, head, behind)
+            left += addresses[behind:at]
             behind = at + block_pages
-            block = pages.addresses[at:behind]
+            block = addresses[at:behind]
             if first == self.target and others.count(first) == len(others):
                 moved += block_pages
             elif others.count(self.source) == len(others):
                 moved += first == self.target
-                left.extend(block if first == self.source else block[1:])
+                left += block if first == self.source else block[1:]
             else:
-                asked = Pages(block, self._nodes_of(as_array(block)), pages.page_bytes)
+                asked = Pages(block, self._nodes_of(block), pages.page_bytes)
                 moved += asked.nodes.count(self.target)
                 left.extend(asked.on(self.source).addresses)
                 first = asked.nodes[0]
             if first == self.source:
                 refused.add(head)
-        left.extend(pages.addresses[behind:])
+        left += addresses[behind:]
         return moved, left, refused
 
     def _attempt_again(self, stayed: dict[int, int], fresh: Iterable[int], result: Result) -> None:

@@ -9,6 +9,7 @@ from tests.bench.chunks import MIB, speed
 from tests.bench.movers import Scenario, shoot_down
 from tests.bench.table import Figure, Row
 from tests.guest.machine import Machine
+from tests.guest.shootdowns import CALL_BYTES
 
 PAIRS = (("the others", "all", "it runs alone"), ("none", "it", "all run"))
 """Who is stopped in ours, and in theirs, in which the worker itself is stopped too."""
@@ -36,4 +37,5 @@ def compared(moves: Sequence[Mapping[str, Any]], case: str, where: str) -> Itera
 def _words(moves: Sequence[Mapping[str, Any]]) -> str:
     each = Figure.of(move["shootdowns"] * MIB / max(1, move["moved_bytes"]) for move in moves)
     longest_ms = 1e3 * max(move["longest_call_s"] for move in moves)
-    return f"{each} interrupts for TLB shootdowns a MiB, longest call of 16 MiB {longest_ms:.0f} ms"
+    call = f"longest call of {CALL_BYTES // MIB} MiB {longest_ms:.0f} ms"
+    return f"{each} interrupts for TLB shootdowns a MiB, {call}"

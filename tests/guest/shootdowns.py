@@ -60,7 +60,7 @@ def stopped_of(who: str, workers: Sequence[Worker]) -> list[Worker]:
 
 def move(worker: Worker, target: int, thp: str) -> dict[str, Any]:
     """Move its memory, call by call, and return how that went."""
-    pages = array("Q", worker.pages)
+    pages = worker.pages
     if thp == "always":
         pages = Pages(pages, array("i"), THP_BASE_BYTES).block_heads()
     at, longest_s, syscalls = 0, 0.0, Syscalls()

@@ -78,6 +78,8 @@ def _uniform(count: int, cpus: int, memory_mib: int) -> tuple[GuestNode, ...]:
     return tuple(GuestNode(cpus, memory_mib) for _ in range(count))
 
 
+NEAR_PAIRS = {(0, 1): 12, (2, 3): 12}
+"""As on two sockets with two nodes each."""
 TOPOLOGIES = {
     t.name: t
     for t in (
@@ -88,10 +90,9 @@ TOPOLOGIES = {
         GuestTopology(
             "n4c2",
             (*_uniform(2, 1, 3072), *_uniform(2, 0, 1024)),
-            {(0, 1): 12, (2, 3): 12},
+            NEAR_PAIRS,
             device_nodes=(1,),
         ),
-        # Two near pairs, as on two sockets with two nodes each.
-        GuestTopology("n4c8", _uniform(4, 2, 2560), {(0, 1): 12, (2, 3): 12}, device_nodes=(1,)),
+        GuestTopology("n4c8", _uniform(4, 2, 2560), NEAR_PAIRS, device_nodes=(1,)),
     )
 }
