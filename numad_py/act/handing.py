@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from numad_py.act.pages import THP_BYTES, Pages, as_array, count_of
+from numad_py.act.pages import THP_BYTES, Pages, as_array, count_of, shifted
 from numad_py.errors import NumadError, RightsError
 from numad_py.kernel.syscalls import UNWRITTEN, Syscalls
 from numad_py.model.outcome import PageStatus
@@ -100,14 +100,16 @@ class Hands:
         block_pages = THP_BYTES // pages.page_bytes
         step = -(-block_pages // SPREAD)
         offsets = [0, 1, *range(step, block_pages, step), block_pages - 1]
-        probes = array("Q", (head + at * pages.page_bytes for head in heads for at in offsets))
+        probes = array("Q")
+        for at in offsets:
+            probes += shifted(heads, at * pages.page_bytes)
         answers = self._nodes_of(probes)
         if block_pages * len(heads) == len(pages) and count_of(self.target, answers) == len(probes):
             return len(pages), array("Q"), set()
         addresses = as_array(pages.addresses)
         moved, left, refused, behind = 0, array("Q"), set(), 0
         for number, head in enumerate(heads):
-            first, *others = answers[number * len(offsets) : (number + 1) * len(offsets)]
+            first, *others = answers[number :: len(heads)]
             at = bisect_left(addresses, head, behind)
             left += addresses[behind:at]
             behind = at + block_pages

@@ -45,6 +45,15 @@ def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
     return found
 
 
+def shifted(addresses: array[int], by: int) -> array[int]:
+    """Return each address that many bytes further on, by one addition of large numbers too."""
+    ones = int.from_bytes(array("Q", [1]) * len(addresses), "little")
+    found = array("Q")
+    number = int.from_bytes(addresses, "little") + by * ones
+    found.frombytes(number.to_bytes(8 * len(addresses), "little"))
+    return found
+
+
 def as_array(addresses: Iterable[int]) -> array[int]:
     """Return addresses in order, as the kernel takes them."""
     if isinstance(addresses, array):

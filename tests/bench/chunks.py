@@ -15,7 +15,7 @@ from tests.guest.machine import Machine
 MIB = 1 << 20
 IDLE = Busy("idle", 2, 3_600_000)
 UNPACED = {"rate_bytes_per_s": None, "duty": 1.0, "cpu_pressure": 1.0}
-FULL_SPEED = {**UNPACED, "longest_chunk_s": 1.0, "chunk_bytes": 64 * MIB}
+FULL_SPEED = {**UNPACED, "longest_chunk_s": 1.0, "chunk_bytes": 256 * MIB}
 RAW_TARGETS = {"never": 1.0, "always": 0.9}
 """Of migrate_pages' speed, with 4 KiB pages and with huge ones."""
 CHUNKS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

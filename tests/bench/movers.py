@@ -25,7 +25,7 @@ FULL_SPEED = """\
 rate = "unlimited"
 duty = "100%"
 longest_chunk = "1s"
-chunk = "64MiB"
+chunk = "256MiB"
 cpu_pressure = "100%"
 """
 

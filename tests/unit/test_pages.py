@@ -8,7 +8,7 @@ from array import array
 
 import pytest
 
-from numad_py.act.pages import THP_BYTES, Pages, addresses_of, as_array
+from numad_py.act.pages import THP_BYTES, Pages, addresses_of, as_array, shifted
 from numad_py.model.residency import BASE_PAGE_BYTES
 
 BLOCK = THP_BYTES // BASE_PAGE_BYTES
@@ -126,3 +126,11 @@ def test_addresses_become_an_array_in_order() -> None:
     assert as_array({BASE_PAGE_BYTES, 0}) == array("Q", [0, BASE_PAGE_BYTES])
     part = range(HEAD, HEAD + 20 * THP_BYTES, BASE_PAGE_BYTES)[3:9000]
     assert as_array(part) == array("Q", part) == addresses_of(part.start, part.stop, part.step)
+
+
+@pytest.mark.parametrize("by", [0, BASE_PAGE_BYTES, THP_BYTES - BASE_PAGE_BYTES])
+def test_addresses_are_shifted_one_by_one(by: int) -> None:
+    """Adding to all at once carries nothing from one into the next, high in user space too."""
+    addresses = array("Q", [0, HEAD, (1 << 32) - BASE_PAGE_BYTES, (1 << 47) - THP_BYTES])
+    assert list(shifted(addresses, by)) == [address + by for address in addresses]
+    assert not shifted(array("Q"), by)
