@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from numad_py.policy.schema import MigrationPolicy
+
+_K = TypeVar("_K")
 
 SLOW_SHARE = 0.25
 """Of the policy's duty, when slowed down."""
@@ -14,9 +17,22 @@ LOOK_S = 0.5
 MOST_WAIT_S = 30.0
 """Where memory stays short for so long, the move ends."""
 
-Look = Callable[[], Mapping[str, float]]
-"""Returns for how many seconds tasks have waited so far: ``cpu`` and ``memory`` of the machine, and
-``cgroup``, memory of the worker's own; those that the kernel tells."""
+IDLE_SHARE = 0.5
+"""A CPU that is not busy for more than this share of the time can be had for moving."""
+
+
+@dataclass(frozen=True)
+class Strain:
+    """How hard a machine is used, in seconds so far."""
+
+    waited_s: Mapping[str, float] = field(default_factory=dict)
+    """That tasks have waited: for ``cpu`` and ``memory`` of the machine, and for ``cgroup``, memory
+    of the worker's own; those that the kernel tells."""
+    busy_s: Mapping[int, float] = field(default_factory=dict)
+    """That a CPU was not idle, by its id: of those on which the move may run."""
+
+
+Look = Callable[[], Strain]
 
 
 @dataclass
@@ -25,6 +41,7 @@ class Brakes:
 
     policy: MigrationPolicy
     look: Look
+    """Returns what has come up so far."""
     now_s: Callable[[], float]
     rest: Callable[[float], object]
     """Sleeps so many seconds, or until the move is to stop."""
@@ -32,8 +49,10 @@ class Brakes:
     waited_s: float = 0.0
     """Spent waiting for memory so far."""
     _at_s: float | None = None
-    _before: Mapping[str, float] = field(default_factory=dict)
+    _before: Strain = field(default_factory=Strain)
     _shares: Mapping[str, float] = field(default_factory=dict)
+    _idle: bool = False
+    """Whether some CPU was."""
 
     def duty_share(self) -> float:
         """Return which share of the policy's duty is fitting now; 0.0: none."""
@@ -43,7 +62,9 @@ class Brakes:
             return 0.0
         if memory > self.policy.memory_pressure / 2:
             return SLOW_SHARE
-        return SLOW_SHARE if self._shares.get("cpu", 0.0) > self.policy.cpu_pressure else 1.0
+        # Who waits for a CPU beside an idle one is bound elsewhere: moving takes nothing from it.
+        crowded = self._shares.get("cpu", 0.0) > self.policy.cpu_pressure and not self._idle
+        return SLOW_SHARE if crowded else 1.0
 
     def wait(self) -> float | None:
         """Wait until something may be moved; return the share of duty, None where it stays short.
@@ -62,12 +83,21 @@ class Brakes:
         now_s = self.now_s()
         if self._at_s is not None and now_s - self._at_s < LOOK_S:
             return
-        stalled = self.look()
+        strain = self.look()
         if self._at_s is not None:
             elapsed_s = now_s - self._at_s
-            self._shares = {
-                name: max(0.0, found_s - self._before[name]) / elapsed_s
-                for name, found_s in stalled.items()
-                if name in self._before
-            }
-        self._at_s, self._before = now_s, stalled
+            self._shares = _shares(self._before.waited_s, strain.waited_s, elapsed_s)
+            busy = _shares(self._before.busy_s, strain.busy_s, elapsed_s)
+            self._idle = any(share < 1.0 - IDLE_SHARE for share in busy.values())
+        self._at_s, self._before = now_s, strain
+
+
+def _shares(
+    before: Mapping[_K, float], now: Mapping[_K, float], elapsed_s: float
+) -> dict[_K, float]:
+    """Return by how much of the time each has grown, of those that were there before."""
+    return {
+        key: max(0.0, so_far_s - before[key]) / elapsed_s
+        for key, so_far_s in now.items()
+        if key in before
+    }

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from numad_py.act.brakes import Brakes, Look
+from numad_py.act.brakes import Brakes, Look, Strain
 from numad_py.act.huge import HugePages
 from numad_py.act.identity import Alive, alive
 from numad_py.act.lookout import Lookout, PlacedByUser
@@ -32,10 +32,6 @@ from numad_py.policy.schema import Method, MigrationPolicy
 TRIFLE_BYTES = 1 << 20
 TRIFLE_SHARE = 0.01
 """What would not move is a trifle below both: so many bytes, and this share of what was planned."""
-
-
-def _nothing_stalled() -> dict[str, float]:
-    return {}
 
 
 def require_same(worker: WorkerId, memory: HeldMemory | None) -> None:
@@ -94,7 +90,7 @@ class Mover:
         decision: Decision,
         policy: MigrationPolicy,
         tally: Tally,
-        stalled: Look = _nothing_stalled,
+        strain: Look = Strain,
         memory: HeldMemory | None = None,
     ) -> None:
         """Move, and leave in the tally what became of it; never raises for the worker's sake.
@@ -103,12 +99,12 @@ class Mover:
             decision: with its moves.
             policy: how fast.
             tally: to be filled.
-            stalled: how long tasks have waited, of this machine and of the worker's cgroup.
+            strain: returns how hard this machine and the worker's cgroup are used.
             memory: what was decided about; None: what the worker has now.
         """
         try:
             try:
-                self._move(decision, policy, tally, stalled, memory)
+                self._move(decision, policy, tally, strain, memory)
             except (Vanished, ProcessLookupError):
                 _require_main_thread(decision.worker, self.procfs)
                 tally.end = End.GONE
@@ -126,7 +122,7 @@ class Mover:
         decision: Decision,
         policy: MigrationPolicy,
         tally: Tally,
-        stalled: Look,
+        strain: Look,
         memory: HeldMemory | None,
     ) -> None:
         with alive(decision.worker, self.procfs, self.syscalls, with_memory=True) as handle:
@@ -145,7 +141,7 @@ class Mover:
                 if whole and not self._placed_by_user(decision.worker.pid):
                     self._migrate(decision, tally)
                 else:
-                    self._walk(decision, policy, tally, stalled, handle)
+                    self._walk(decision, policy, tally, strain, handle)
             finally:
                 # A zombie has no memory: its files are empty, the calls say EINVAL.
                 handle.check()
@@ -156,12 +152,12 @@ class Mover:
         decision: Decision,
         policy: MigrationPolicy,
         tally: Tally,
-        stalled: Look,
+        strain: Look,
         handle: Alive,
     ) -> None:
         """Use move_pages, chunk by chunk."""
         pace = Pace(policy, self.stop.wait)
-        brakes = Brakes(policy, stalled, clock.monotonic_s, self.stop.wait, self.stop.is_set)
+        brakes = Brakes(policy, strain, clock.monotonic_s, self.stop.wait, self.stop.is_set)
         if decision.retry_refused:
             self.refusals.forget(decision.worker)
         sources = frozenset(move.source for move in decision.moves)

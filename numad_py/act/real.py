@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from numad_py.act import affinity
+from numad_py.act.brakes import Strain
 from numad_py.act.huge import HugePages
 from numad_py.act.journal import Journal
 from numad_py.act.measure import measure
@@ -274,12 +276,14 @@ class RealActuator:
     def _move(self, decision: Decision, tally: Tally, memory: HeldMemory | None) -> None:
         cgroup = self._procfs.cgroup(decision.worker.pid)
 
-        def stalled() -> dict[str, float]:
-            found = self._procfs.stalled_s()
+        def strain() -> Strain:
+            waited_s = self._procfs.stalled_s()
             own_s = self._cgroups.memory_stalled_s(cgroup) if cgroup is not None else None
-            return found if own_s is None else {**found, "cgroup": own_s}
+            if own_s is not None:
+                waited_s["cgroup"] = own_s
+            return Strain(waited_s, self._procfs.busy_s(os.sched_getaffinity(0)))
 
-        self._mover.move(decision, self._policy.migration, tally, stalled, memory)
+        self._mover.move(decision, self._policy.migration, tally, strain, memory)
 
     def _require_home(self, decision: Decision, bound: affinity.Bound) -> None:
         """See to it that memory goes where a thread is: all masks may be new since the decision.

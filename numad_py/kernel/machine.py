@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 from numad_py.errors import Malformed, NumadError, Vanished
 from numad_py.kernel.files import Files
@@ -23,6 +26,9 @@ class Swap:
 
 class MachineFs(Files):
     """What a proc file system tells of the machine as a whole."""
+
+    clock_ticks: Final = os.sysconf("SC_CLK_TCK")
+    """Of a second, in which the kernel counts CPU time."""
 
     def uptime_s(self) -> float:
         """Return the time since boot (CLOCK_BOOTTIME; uptime_proc_show, fs/proc/uptime.c).
@@ -45,6 +51,17 @@ class MachineFs(Files):
         """Return how busy each CPU was, and how many processes were made (/proc/stat)."""
         with self._counted:
             return parse_machine_stat(self._read_often("stat"))
+
+    def busy_s(self, cpus: Collection[int]) -> dict[int, float]:
+        """Return for how long each of these CPUs was not idle since boot; of none if not to be had.
+
+        Offline ones are left out.
+        """
+        try:
+            ticks = self.machine_stat().busy_ticks
+        except NumadError:
+            return {}
+        return {cpu: ticks[cpu] / self.clock_ticks for cpu in cpus if cpu in ticks}
 
     def pressure(self) -> Pressure:
         """Return who waited for CPUs and memory; None where this kernel has no PSI.

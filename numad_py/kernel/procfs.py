@@ -81,7 +81,6 @@ class ProcFs(MachineFs):
     def __init__(self, root: str | os.PathLike[str] = "/proc") -> None:
         """Read below ``root``."""
         super().__init__(root)
-        self.clock_ticks = os.sysconf("SC_CLK_TCK")
         self._users: dict[int, str | None] = {}
         self._users_since_s = float("-inf")
 

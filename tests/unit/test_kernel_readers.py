@@ -164,6 +164,8 @@ def test_a_made_stat_is_read(tmp_path: Path) -> None:
     made.forks, made.busy_ticks = 7000, {0: 5, 8: 6}
     procfs = ProcFs(made.write().procfs)
     assert procfs.machine_stat() == MachineStat(7000, {0: 5, 8: 6})
+    second = procfs.clock_ticks
+    assert procfs.busy_s({0, 4, 8}) == {0: 5 / second, 8: 6 / second}
     put(made.procfs / "stat", "cpu 1\n")
     with pytest.raises(Malformed):
         procfs.machine_stat()
@@ -171,6 +173,7 @@ def test_a_made_stat_is_read(tmp_path: Path) -> None:
     with pytest.raises(Vanished):
         procfs.machine_stat()
     assert (procfs.malformed, procfs.vanished) == (1, 1)
+    assert procfs.busy_s({0, 8}) == {}
 
 
 def test_pressure_is_a_share_of_the_last_ten_seconds() -> None:

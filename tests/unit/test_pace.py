@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from numad_py.act.brakes import LOOK_S, MOST_WAIT_S, SLOW_SHARE, Brakes
+from numad_py.act.brakes import LOOK_S, MOST_WAIT_S, SLOW_SHARE, Brakes, Strain
 from numad_py.act.pace import FIRST_BYTES, LEAST_BYTES, Pace
 from numad_py.policy.schema import MigrationPolicy
 from tests.unit.fake_kernel import MIB, THP
@@ -132,17 +131,21 @@ class Machine:
         self.stalled: dict[str, float] = dict.fromkeys(self.shares, 0.0)
         self.looks = 0
         self.stops_at_s = float("inf")
+        self.busy: dict[int, float] = {0: 1.0, 1: 1.0}
+        self.busy_s = {0: 70.0, 1: 30.0}
 
-    def look(self) -> Mapping[str, float]:
+    def look(self) -> Strain:
         """Return the totals."""
         self.looks += 1
-        return dict(self.stalled)
+        return Strain(dict(self.stalled), dict(self.busy_s))
 
     def rest(self, seconds: float) -> None:
         """Let time go by."""
         self.now_s += seconds
         for name, share in self.shares.items():
             self.stalled[name] += share * seconds
+        for cpu, share in self.busy.items():
+            self.busy_s[cpu] += share * seconds
 
     def brakes(self) -> Brakes:
         """Return brakes that have looked a first time, and some time later."""
@@ -171,6 +174,35 @@ def test_pressure_slows_down_or_stops(name: str, stalled: float, share: float) -
     machine = Machine()
     machine.shares[name] = stalled
     assert machine.brakes().duty_share() == share
+
+
+@pytest.mark.parametrize(
+    ("busy", "share"), [(0.3, 1.0), (0.7, SLOW_SHARE), (1.0, SLOW_SHARE), (None, SLOW_SHARE)]
+)
+def test_a_cpu_that_is_idle_can_be_had(busy: float | None, share: float) -> None:
+    """Tasks that wait beside it are bound elsewhere; where it is not known none is idle."""
+    machine = Machine()
+    machine.shares["cpu"] = 0.9
+    machine.busy, machine.busy_s = ({0: 1.0, 1: busy}, {0: 0.0, 1: 0.0}) if busy else ({}, {})
+    assert machine.brakes().duty_share() == share
+
+
+def test_a_cpu_that_comes_online_is_not_known_to_be_idle() -> None:
+    """It has no total to compare with yet."""
+    machine = Machine()
+    machine.shares["cpu"] = 0.9
+    brakes = machine.brakes()
+    machine.busy[2], machine.busy_s[2] = 0.0, 5.0
+    assert brakes.duty_share() == SLOW_SHARE
+    machine.rest(LOOK_S)
+    assert brakes.duty_share() == 1.0
+
+
+def test_an_idle_cpu_is_no_memory() -> None:
+    """Where memory is short nothing moves, whoever is idle."""
+    machine = Machine()
+    machine.shares["memory"], machine.busy[1] = 0.9, 0.0
+    assert machine.brakes().duty_share() == 0.0
 
 
 def test_pressure_is_looked_at_now_and_then_only() -> None:
