@@ -8,8 +8,6 @@ from typing import TypeVar
 
 from numad_py.policy.schema import MigrationPolicy
 
-_K = TypeVar("_K")
-
 SLOW_SHARE = 0.25
 """Of the policy's duty, when slowed down."""
 LOOK_S = 0.5
@@ -17,8 +15,12 @@ LOOK_S = 0.5
 MOST_WAIT_S = 30.0
 """Where memory stays short for so long, the move ends."""
 
-IDLE_SHARE = 0.5
-"""A CPU that is not busy for more than this share of the time can be had for moving."""
+BUSY_SHARE = 0.5
+"""A CPU that is busy for less of the time can be had for moving."""
+TRUST_S = 5.0
+"""For so long one that was seen idle is taken to be: the move itself may keep it busy since."""
+
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ Look = Callable[[], Strain]
 
 @dataclass
 class Brakes:
-    """What pressure stall information (PSI) asks of a move."""
+    """What pressure stall information (PSI), and how busy CPUs are, ask of a move."""
 
     policy: MigrationPolicy
     look: Look
-    """Returns what has come up so far."""
+    """Returns the totals so far."""
     now_s: Callable[[], float]
     rest: Callable[[float], object]
     """Sleeps so many seconds, or until the move is to stop."""
@@ -51,8 +53,8 @@ class Brakes:
     _at_s: float | None = None
     _before: Strain = field(default_factory=Strain)
     _shares: Mapping[str, float] = field(default_factory=dict)
-    _idle: bool = False
-    """Whether some CPU was."""
+    _idle_until_s: float = float("-inf")
+    """So long some CPU is taken to be idle."""
 
     def duty_share(self) -> float:
         """Return which share of the policy's duty is fitting now; 0.0: none."""
@@ -62,9 +64,10 @@ class Brakes:
             return 0.0
         if memory > self.policy.memory_pressure / 2:
             return SLOW_SHARE
-        # Who waits for a CPU beside an idle one is bound elsewhere: moving takes nothing from it.
-        crowded = self._shares.get("cpu", 0.0) > self.policy.cpu_pressure and not self._idle
-        return SLOW_SHARE if crowded else 1.0
+        if self._shares.get("cpu", 0.0) <= self.policy.cpu_pressure:
+            return 1.0
+        # Who waits for a CPU beside an idle one is bound elsewhere, and may go on waiting for it.
+        return 1.0 if self.now_s() < self._idle_until_s else SLOW_SHARE
 
     def wait(self) -> float | None:
         """Wait until something may be moved; return the share of duty, None where it stays short.
@@ -86,18 +89,23 @@ class Brakes:
         strain = self.look()
         if self._at_s is not None:
             elapsed_s = now_s - self._at_s
-            self._shares = _shares(self._before.waited_s, strain.waited_s, elapsed_s)
-            busy = _shares(self._before.busy_s, strain.busy_s, elapsed_s)
-            self._idle = any(share < 1.0 - IDLE_SHARE for share in busy.values())
+            self._shares = _growth(self._before.waited_s, strain.waited_s, elapsed_s)
+            busy = _growth(self._before.busy_s, strain.busy_s, elapsed_s)
+            if any(share < BUSY_SHARE for share in busy.values()):
+                self._idle_until_s = now_s + TRUST_S
         self._at_s, self._before = now_s, strain
 
 
-def _shares(
-    before: Mapping[_K, float], now: Mapping[_K, float], elapsed_s: float
-) -> dict[_K, float]:
-    """Return by how much of the time each has grown, of those that were there before."""
+def _growth(
+    before: Mapping[_Key, float], now: Mapping[_Key, float], elapsed_s: float
+) -> dict[_Key, float]:
+    """Return by which share of the time each total has grown.
+
+    Those that were not there before are left out, and those that have become less: what a
+    hypervisor took (steal) may.
+    """
     return {
-        key: max(0.0, so_far_s - before[key]) / elapsed_s
+        key: min(1.0, (so_far_s - before[key]) / elapsed_s)
         for key, so_far_s in now.items()
-        if key in before
+        if key in before and so_far_s >= before[key]
     }

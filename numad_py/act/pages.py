@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
+from random import Random
 
 THP_BYTES = 2 << 20
 """Size of a transparent huge page on x86-64, and on aarch64 with 4 KiB pages."""
@@ -52,6 +53,17 @@ def shifted(addresses: array[int], by: int) -> array[int]:
     number = int.from_bytes(addresses, "little") + by * ones
     found.frombytes(number.to_bytes(8 * len(addresses), "little"))
     return found
+
+
+def drawn(addresses: range, most: int, chance: Random) -> array[int]:
+    """Return some of these at random, one of each stretch: memory may have come home by stripes."""
+    step = -(-len(addresses) // most)
+    stretches = range(0, len(addresses), step)
+    last = len(addresses) - 1
+    # At a third of what randrange() costs; a chunk of huge pages has little else to pay.
+    draws = array("H", chance.randbytes(2 * len(stretches)))
+    at = (start + draw * step // 65536 for start, draw in zip(stretches, draws, strict=True))
+    return array("Q", (addresses[min(each, last)] for each in at))
 
 
 def as_array(addresses: Iterable[int]) -> array[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -25,6 +24,7 @@ from numad_py.kernel.cgroupfs import CgroupFs
 from numad_py.kernel.held import HeldMemory
 from numad_py.kernel.procfs import ProcFs
 from numad_py.kernel.settings import Settings
+from numad_py.kernel.start import own_cpus
 from numad_py.kernel.syscalls import Syscalls
 from numad_py.kernel.sysfs import SysFs
 from numad_py.model.outcome import End, Outcome
@@ -281,7 +281,7 @@ class RealActuator:
             own_s = self._cgroups.memory_stalled_s(cgroup) if cgroup is not None else None
             if own_s is not None:
                 waited_s["cgroup"] = own_s
-            return Strain(waited_s, self._procfs.busy_s(os.sched_getaffinity(0)))
+            return Strain(waited_s, self._procfs.busy_s(own_cpus()))
 
         self._mover.move(decision, self._policy.migration, tally, strain, memory)
 

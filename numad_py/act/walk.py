@@ -14,7 +14,7 @@ from numad_py.act.handing import Hands, page_status
 from numad_py.act.identity import Alive
 from numad_py.act.lookout import Lookout, open_ranges
 from numad_py.act.pace import Pace
-from numad_py.act.pages import THP_BYTES, Pages
+from numad_py.act.pages import THP_BYTES, Pages, drawn
 from numad_py.act.ranges import Range, soonest_first
 from numad_py.act.refusals import Refusals
 from numad_py.act.spans import Span, merged, touches
@@ -248,21 +248,11 @@ class Walk:
         """
         addresses = range(start, end, found.page_bytes)
         if found.whole_on is not None:
-            few = self._nodes_of(self._drawn(addresses))
+            few = self._nodes_of(drawn(addresses, SAMPLED, self._random))
             if few.count(found.whole_on) == len(few):
                 there = array("i", [found.whole_on]) * len(addresses)
                 return Pages(addresses, there, found.page_bytes)
         return Pages.of_range(start, end, found.page_bytes, self._nodes_of)
-
-    def _drawn(self, addresses: range) -> array[int]:
-        """Return SAMPLED of these, one of each stretch: memory may have come home by stripes."""
-        step = -(-len(addresses) // SAMPLED)
-        stretches = range(0, len(addresses), step)
-        last = len(addresses) - 1
-        # At a third of what randrange() costs; a chunk of huge pages has little else to pay.
-        draws = array("H", self._random.randbytes(2 * len(stretches)))
-        at = (start + draw * step // 65536 for start, draw in zip(stretches, draws, strict=True))
-        return array("Q", (addresses[min(each, last)] for each in at))
 
     def _nodes_of(self, addresses: array[int]) -> array[int]:
         return self.syscalls.move_pages_query(self.decision.worker.pid, addresses)

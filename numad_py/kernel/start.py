@@ -16,7 +16,7 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def own_cpus() -> frozenset[int]:
-    """Return the CPUs that we may use: what our user has pinned us to, within our cpuset."""
+    """Return the CPUs that this thread may use: its own affinity, within its cpuset."""
     return frozenset(os.sched_getaffinity(0))
 
 

@@ -156,7 +156,8 @@ class MigrationPolicy:
     duty: float = 1.0
     """Share of the time that moving may take, the rest are pauses; 1.0: no pauses."""
     cpu_pressure: float = 0.5
-    """While tasks wait for a CPU for more than this share of the time, duty is a quarter of it."""
+    """While tasks wait for a CPU for more than this share of the time, and none is idle on which we
+    may run, duty is a quarter of it."""
     memory_pressure: float = 0.1
     """While the machine or the worker's cgroup waits for memory for more than this share of the
     time, nothing is moved; from half of it on, at a quarter of duty."""

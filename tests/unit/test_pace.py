@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from numad_py.act.brakes import LOOK_S, MOST_WAIT_S, SLOW_SHARE, Brakes, Strain
+from numad_py.act.brakes import LOOK_S, MOST_WAIT_S, SLOW_SHARE, TRUST_S, Brakes, Strain
 from numad_py.act.pace import FIRST_BYTES, LEAST_BYTES, Pace
 from numad_py.policy.schema import MigrationPolicy
 from tests.unit.fake_kernel import MIB, THP
@@ -177,13 +177,15 @@ def test_pressure_slows_down_or_stops(name: str, stalled: float, share: float) -
 
 
 @pytest.mark.parametrize(
-    ("busy", "share"), [(0.3, 1.0), (0.7, SLOW_SHARE), (1.0, SLOW_SHARE), (None, SLOW_SHARE)]
+    ("busy", "share"),
+    [(0.0, 1.0), (0.3, 1.0), (0.7, SLOW_SHARE), (1.0, SLOW_SHARE), (None, SLOW_SHARE)],
 )
 def test_a_cpu_that_is_idle_can_be_had(busy: float | None, share: float) -> None:
     """Tasks that wait beside it are bound elsewhere; where it is not known none is idle."""
     machine = Machine()
     machine.shares["cpu"] = 0.9
-    machine.busy, machine.busy_s = ({0: 1.0, 1: busy}, {0: 0.0, 1: 0.0}) if busy else ({}, {})
+    machine.busy = {0: 1.0} if busy is None else {0: 1.0, 1: busy}
+    machine.busy_s = dict.fromkeys(machine.busy, 0.0)
     assert machine.brakes().duty_share() == share
 
 
@@ -198,6 +200,45 @@ def test_a_cpu_that_comes_online_is_not_known_to_be_idle() -> None:
     assert brakes.duty_share() == 1.0
 
 
+def test_the_move_may_use_the_only_idle_cpu() -> None:
+    """Its own use of it slows it down for one look in ten, and not for every other one."""
+    machine = Machine()
+    machine.shares["cpu"] = 0.9
+    brakes, shares = machine.brakes(), []
+    for _ in range(100):
+        shares.append(brakes.duty_share())
+        machine.busy[1] = shares[-1]
+        machine.rest(LOOK_S)
+    assert 0.05 < shares.count(SLOW_SHARE) / len(shares) < 0.12
+
+
+def test_a_machine_that_fills_up_is_spared_soon() -> None:
+    """What was idle is taken to be for some seconds, and no longer."""
+    machine = Machine()
+    machine.shares["cpu"], machine.busy[1] = 0.9, 0.0
+    brakes = machine.brakes()
+    assert brakes.duty_share() == 1.0
+    machine.busy[1] = 1.0
+    machine.rest(TRUST_S)
+    assert brakes.duty_share() == SLOW_SHARE
+
+
+def test_a_cpu_whose_total_shrinks_is_not_idle() -> None:
+    """What a hypervisor took may become less when a machine is moved to another host."""
+    machine = Machine()
+    machine.shares["cpu"], machine.busy[1] = 0.9, -0.5
+    assert machine.brakes().duty_share() == SLOW_SHARE
+
+
+def test_at_100_percent_nothing_is_slowed_down() -> None:
+    """Also where reading took so long that more seems to have been waited than time went by."""
+    machine = Machine()
+    machine.shares["cpu"] = 1.01
+    brakes = machine.brakes()
+    brakes.policy = replace(FREE, cpu_pressure=1.0)
+    assert brakes.duty_share() == 1.0
+
+
 def test_an_idle_cpu_is_no_memory() -> None:
     """Where memory is short nothing moves, whoever is idle."""
     machine = Machine()
@@ -206,7 +247,7 @@ def test_an_idle_cpu_is_no_memory() -> None:
 
 
 def test_pressure_is_looked_at_now_and_then_only() -> None:
-    """Chunks may come a thousand a second; PSI is read twice a second."""
+    """Chunks may come a thousand a second; PSI and CPU times are read twice a second."""
     machine = Machine()
     brakes = machine.brakes()
     for _ in range(100):

@@ -9,6 +9,7 @@ from array import array
 import pytest
 
 from numad_py.act.pages import THP_BYTES, Pages, addresses_of, as_array, shifted
+from numad_py.act.pages import drawn as one_of_each
 from numad_py.model.residency import BASE_PAGE_BYTES
 
 BLOCK = THP_BYTES // BASE_PAGE_BYTES
@@ -126,6 +127,19 @@ def test_addresses_become_an_array_in_order() -> None:
     assert as_array({BASE_PAGE_BYTES, 0}) == array("Q", [0, BASE_PAGE_BYTES])
     part = range(HEAD, HEAD + 20 * THP_BYTES, BASE_PAGE_BYTES)[3:9000]
     assert as_array(part) == array("Q", part) == addresses_of(part.start, part.stop, part.step)
+
+
+@pytest.mark.parametrize("page_bytes", [BASE_PAGE_BYTES, THP_BYTES])
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 64, 65, 3 * BLOCK, 32 * BLOCK])
+def test_one_page_of_each_stretch_is_drawn(count: int, page_bytes: int) -> None:
+    """In order, and any of its pages may be."""
+    addresses = range(HEAD, HEAD + count * page_bytes, page_bytes)
+    chance, step = random.Random(count), -(-count // 32)  # noqa: S311
+    rounds = [list(one_of_each(addresses, 32, chance)) for _ in range(100)]
+    for found in rounds:
+        assert [addresses.index(a) // step for a in found] == list(range(-(-count // step)))
+    of_the_first = {found[0] for found in rounds}
+    assert len(of_the_first) == step if step < 4 else len(of_the_first) > 4
 
 
 @pytest.mark.parametrize("by", [0, BASE_PAGE_BYTES, THP_BYTES - BASE_PAGE_BYTES])
