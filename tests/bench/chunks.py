@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import tomli
+
+from numad_py.policy.keys import TABLES
+from tests.bench import movers
 from tests.bench.movers import Busy, Scenario, alternate
 from tests.bench.plot import Line
 from tests.bench.table import Figure, Row
@@ -14,8 +18,14 @@ from tests.guest.machine import Machine
 
 MIB = 1 << 20
 IDLE = Busy("idle", 2, 3_600_000)
-UNPACED = {"rate_bytes_per_s": None, "duty": 1.0, "cpu_pressure": 1.0}
-FULL_SPEED = {**UNPACED, "longest_chunk_s": 1.0, "chunk_bytes": 256 * MIB}
+_KEYS = TABLES["migration"][1]
+FULL_SPEED: dict[str, Any] = {
+    _KEYS[name].field: _KEYS[name].parse(value)
+    for name, value in tomli.loads(movers.FULL_SPEED).items()
+}
+"""As fields of MigrationPolicy."""
+UNPACED = {name: FULL_SPEED[name] for name in ("rate_bytes_per_s", "duty", "cpu_pressure")}
+"""Whatever the size of chunks."""
 RAW_TARGETS = {"never": 1.0, "always": 0.9}
 """Of migrate_pages' speed, with 4 KiB pages and with huge ones."""
 CHUNKS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
