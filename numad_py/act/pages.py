@@ -24,11 +24,16 @@ _BLOCK_PAGES = 4096
 
 
 @lru_cache(maxsize=4)
-def _block(page_bytes: int) -> tuple[int, int]:
-    """Return the offsets of a block's pages and as many ones, as two large numbers."""
+def _block(page_bytes: int) -> int:
+    """Return the offsets of a block's pages, as one large number."""
     offsets = array("Q", range(0, _BLOCK_PAGES * page_bytes, page_bytes))
-    ones = array("Q", [1]) * _BLOCK_PAGES
-    return int.from_bytes(offsets, "little"), int.from_bytes(ones, "little")
+    return int.from_bytes(offsets, "little")
+
+
+@lru_cache(maxsize=4)
+def _ones(count: int) -> int:
+    """Return so many ones, as such a number: times an address it is added to each."""
+    return int.from_bytes(array("Q", [1]) * count, "little")
 
 
 def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
@@ -38,7 +43,7 @@ def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
     long, and half as long as the kernel takes to say where the pages lie.
     """
     found = array("Q")
-    offsets, ones = _block(page_bytes)
+    offsets, ones = _block(page_bytes), _ones(_BLOCK_PAGES)
     while end - start >= _BLOCK_PAGES * page_bytes:
         found.frombytes((offsets + start * ones).to_bytes(8 * _BLOCK_PAGES, "little"))
         start += _BLOCK_PAGES * page_bytes
@@ -48,9 +53,8 @@ def addresses_of(start: int, end: int, page_bytes: int) -> array[int]:
 
 def shifted(addresses: array[int], by: int) -> array[int]:
     """Return each address that many bytes further on, by one addition of large numbers too."""
-    ones = int.from_bytes(array("Q", [1]) * len(addresses), "little")
+    number = int.from_bytes(addresses, "little") + by * _ones(len(addresses))
     found = array("Q")
-    number = int.from_bytes(addresses, "little") + by * ones
     found.frombytes(number.to_bytes(8 * len(addresses), "little"))
     return found
 

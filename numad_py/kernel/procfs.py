@@ -73,9 +73,9 @@ class ProcFs(MachineFs):
     """Reads one proc file system. A process may vanish between any two reads: Vanished.
 
     Every method but ``entries``, ``cgroup``, ``resctrl_group``, ``mapped_files``,
-    ``working_folder``, ``pressure``, ``boot_id`` and ``sysctl_int`` raises Vanished where the file
-    is gone, RightsError where it may not be read and Malformed where reading fails in another way
-    or the text is odd.
+    ``working_folder``, ``busy_s``, ``pressure``, ``stalled_s``, ``boot_id`` and ``sysctl_int``
+    raises Vanished where the file is gone, RightsError where it may not be read and Malformed where
+    reading fails in another way or the text is odd.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/proc") -> None:
